@@ -1,0 +1,21 @@
+"""Base: errors, the register of papers, citations, noise, and files written whole or not at all."""
+
+from reverie.base.cite import bibliography, cite
+from reverie.base.errors import (
+    ArgumentError,
+    FileError,
+    NonFiniteError,
+    ReverieError,
+    ShapeError,
+    TimeError,
+    UnknownNameError,
+    unknown,
+)
+from reverie.base.noise import DATA, HOOK, PLAN, PRIOR, TRAIN, Noise
+from reverie.base.registry import Implementation, cites, implementations, implements
+
+__all__ = [
+    "DATA", "HOOK", "PLAN", "PRIOR", "TRAIN",
+    "ArgumentError", "FileError", "Implementation", "Noise", "NonFiniteError", "ReverieError", "ShapeError", "TimeError", "UnknownNameError",
+    "bibliography", "cite", "cites", "implementations", "implements", "unknown",
+]  # fmt: skip

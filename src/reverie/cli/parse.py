@@ -1,0 +1,136 @@
+"""Words of the command line as Reverie's nouns: guides, options, processes, prompts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+from reverie.base import ArgumentError, UnknownNameError, unknown
+from reverie.guide import CFG
+from reverie.hub import house_models, load
+from reverie.model import Model
+from reverie.process import Process, edm, flow, subvp, ve, vp
+
+__all__ = ["cycled", "guide", "options", "process"]
+
+_WORDS = {"true": True, "false": False, "none": None}
+_PROCESSES: dict[str, Callable[[], Process]] = {
+    "vp": vp,
+    "vp:linear": vp,
+    "vp:cosine": lambda: vp("cosine"),
+    "vp:scaled_linear": lambda: vp("scaled_linear"),
+    "subvp": subvp,
+    "ve": ve,
+    "edm": edm,
+    "flow": flow,
+}
+
+
+def guide(text: str) -> CFG:
+    """A guide: cfg:SCALE[:LO,HI][:rescale=PHI].
+
+    Raises:
+        UnknownNameError: no such guide. ArgumentError: numbers that are none, or out of range.
+
+    >>> guide("cfg:4:0.1,0.9:rescale=0.7").interval
+    (0.1, 0.9)
+    """
+    form = "write cfg:SCALE[:LO,HI][:rescale=PHI], for example cfg:4 or cfg:4:0.1,0.9:rescale=0.7"
+    name, *parts = text.split(":")
+    if name != "cfg":
+        raise unknown("guide", name, ["cfg"])
+    known: dict[str, Any] = {}
+    try:
+        for i, part in enumerate(parts):
+            if i == 0:
+                known["scale"] = float(part)
+            elif part.startswith("rescale="):
+                known["rescale"] = float(part.removeprefix("rescale="))
+            else:
+                low, high = part.split(",")
+                known["interval"] = (float(low), float(high))
+    except ValueError:
+        raise ArgumentError(f"the guide {text!r} has a part {part!r} that is not understood; {form}") from None
+    if "scale" not in known:
+        raise ArgumentError(f"the guide {text!r} lacks its scale; {form}")
+    return CFG(**known)
+
+
+def options(pairs: Iterable[str]) -> dict[str, Any]:
+    """A solver's options from words NAME=VALUE: numbers, true, false, none, lists with commas, or text.
+
+    Raises:
+        ArgumentError: a word without '=', or an option said twice.
+
+    >>> options(["eta=0.5", "released=true", "orders=3,3,1"])
+    {'eta': 0.5, 'released': True, 'orders': (3, 3, 1)}
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise ArgumentError(f"an option is written NAME=VALUE, for example eta=0.5, got {pair!r}")
+        if name in found:
+            raise ArgumentError(f"the option {name!r} is given twice")
+        found[name] = tuple(map(_value, value.split(","))) if "," in value else _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def process(text: str) -> Process:
+    """A process by name (vp, vp:cosine, vp:scaled_linear, subvp, ve, edm, flow, flow:SHIFT), or that of a model.
+
+    Raises:
+        UnknownNameError: neither a process nor a model. ArgumentError: a shift that is no number. FileError: a model that cannot be read.
+
+    >>> process("flow:3").shift
+    3.0
+    """
+    if text in _PROCESSES:
+        return _PROCESSES[text]()
+    name, _, argument = text.partition(":")
+    if name == "flow":
+        try:
+            return flow(float(argument))
+        except ValueError as error:
+            raise (
+                error
+                if isinstance(error, ArgumentError)
+                else ArgumentError(f"flow:SHIFT takes a number, got {argument!r}")
+            ) from None
+    try:
+        return load(text).process
+    except UnknownNameError:
+        raise unknown("process or model", text, [*_PROCESSES, *house_models()]) from None
+
+
+def cycled(model: Model, prompt: str | None, ids: Sequence[int]) -> tuple[dict[str, Any], list[str] | None]:
+    """The condition of each sample, and what to call it: sample i gets entry i mod K of the prompt's K.
+
+    So what a sample shows is a function of its id, in any job. Without a prompt, a model of classes cycles through all of them.
+
+    Raises:
+        ArgumentError: a prompt for a model that takes none. UnknownNameError: a class that it does not have.
+    """
+    classes = model.card.get("classes")
+    if model.embed is None:
+        if prompt is not None:
+            raise ArgumentError(f"{model.name} takes no prompt, got {prompt!r}; leave it out")
+        return {}, None
+    if prompt is None and classes is None:
+        return {}, None
+    pool = model.embed("all" if prompt is None else prompt)
+    cond = {name: value[torch.tensor([i % len(value) for i in ids])] for name, value in pool.items()}
+    names = [str(classes[c]) for c in cond["class_labels"].tolist()] if classes and "class_labels" in cond else None
+    return cond, names

@@ -1,0 +1,100 @@
+"""Contact sheets: many small pictures as one, crisp.
+
+A picture is enlarged by a whole number, each pixel a square, so that nothing is blurred or invented.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from reverie.base import ArgumentError, ShapeError
+
+__all__ = ["columns_for", "contact_sheet", "enlarged", "pixels"]
+
+_PAPER, _INK = (250, 249, 246), (96, 96, 104)
+_WANTED = 88
+"""Width in pixels that a small picture is enlarged to at least about."""
+
+
+def pixels(x: Tensor) -> Tensor:
+    """Samples `(n, C, H, W)` in [-1, 1], C 1 (grey) or 3 (RGB), as uint8 `(n, H, W, C)`; what lies outside is cut off.
+
+    Raises:
+        ShapeError: samples that are no pictures.
+
+    >>> pixels(torch.tensor([-1.0, 0.0, 2.0]).reshape(1, 1, 1, 3)).flatten().tolist()
+    [0, 128, 255]
+    """
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ShapeError(
+            f"samples of shape {tuple(x.shape[1:])} are no pictures (1 or 3, H, W); write them to a .safetensors or .npy file"
+        )
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def enlarged(picture: Tensor, scale: int = 1) -> Image.Image:
+    """One uint8 picture `(H, W, C)`, each pixel a square of `scale` pixels."""
+    values = picture.numpy()
+    image = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def columns_for(n: int, cycle: int = 1) -> int:
+    """Columns of a tidy grid for n pictures: whole cycles as rows if they fit, else about square with few empty places.
+
+    >>> columns_for(16), columns_for(40, cycle=10), columns_for(12), columns_for(7)
+    (4, 10, 4, 7)
+    """
+    if 1 < cycle <= 16 and n >= cycle and n % cycle == 0:
+        return cycle
+    low = math.isqrt(n - 1) + 1
+    return min(range(low, min(n, 2 * low) + 1), key=lambda c: (-n % c, c))
+
+
+def contact_sheet(
+    x: Tensor,
+    captions: Sequence[str] | None = None,
+    columns: int | None = None,
+    scale: int | None = None,
+    cycle: int = 1,
+) -> Image.Image:
+    """One picture of all samples.
+
+    Args:
+        x: `(n, C, H, W)` in [-1, 1], C 1 or 3.
+        captions: one a sample, written below it.
+        columns: of the grid; a tidy number by default (`columns_for`, which `cycle` is for).
+        scale: how often each pixel is repeated each way, from 1; by default enough for small pictures to be seen.
+
+    Raises:
+        ShapeError: no pictures. ArgumentError: columns or scale below 1.
+
+    >>> contact_sheet(torch.zeros(6, 1, 8, 8), columns=3, scale=2).size
+    (72, 52)
+    """
+    tiles = pixels(x)
+    n, height, width = tiles.shape[:3]
+    columns = columns_for(n, cycle) if columns is None else columns
+    scale = max(1, math.ceil(_WANTED / max(height, width))) if scale is None else scale
+    if columns < 1 or scale < 1:
+        raise ArgumentError(f"columns and scale must be at least 1, got {columns} and {scale}")
+    columns = min(columns, n)
+    gap = max(4, min(16, width * scale // 11))
+    size = max(9, min(16, height * scale // 6))
+    below = size + gap // 2 if captions else 0
+    wide, high = width * scale + gap, height * scale + gap + below
+    rows = -(-n // columns)
+    margin = gap + 2
+    sheet = Image.new("RGB", (columns * wide - gap + 2 * margin, rows * high - gap + 2 * margin), _PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
+    for i, tile in enumerate(tiles):
+        left, top = margin + (i % columns) * wide, margin + (i // columns) * high
+        sheet.paste(enlarged(tile, scale), (left, top))
+        if captions:
+            pen.text((left + width * scale // 2, top + height * scale + gap // 4), captions[i], _INK, font, anchor="ma")
+    return sheet

@@ -1,0 +1,150 @@
+"""House models: small models that come with the package, and folders in the same format.
+
+A model is a pair of files, `<name>.json` (process, prediction type, network, card) and `<name>.safetensors` (weights):
+
+    {"format": 1, "kind": "reverie-model", "process": {...}, "predicts": "v", "label": "lam", "net": {"name": "unet", "args": {...}},
+     "null": {"class_labels": 10}, "shape": [1, 8, 8], "classes": ["0", ...], ...}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from reverie.base import ArgumentError, FileError, ReverieError, unknown
+from reverie.base.files import read_bytes
+from reverie.model import Cond, Model
+from reverie.nets import build, read_tensors
+from reverie.process import from_spec
+
+__all__ = ["FORMAT", "KIND", "house_models", "load"]
+
+FORMAT, KIND = 1, "reverie-model"
+_FOLDER = Path(str(resources.files("reverie.hub"))) / "models"
+
+
+def house_models() -> list[str]:
+    """Names of the models that come with the package.
+
+    >>> "digits" in house_models()
+    True
+    """
+    return sorted(f.stem for f in _FOLDER.glob("*.json"))
+
+
+def load(name: str | Path, device: torch.device | str = "cpu") -> Model:
+    """A model ready to sample: a house model by name, or a model of the same format by path.
+
+    Args:
+        name: "digits", or the path of `<name>.json`, or of a folder that holds exactly one such file.
+        device: where its network goes.
+
+    Returns:
+        A `Model` with `embed` (class names to a condition), `null`, `shape`, and `card` (the JSON file's content).
+
+    Raises:
+        UnknownNameError: neither a house model nor a path. FileError: malformed, truncated or newer files.
+
+    >>> m = load("digits")
+    >>> m.shape, m.embed("7")
+    ((1, 8, 8), {'class_labels': tensor([7])})
+    """
+    source = _find(name)
+    card = _card(source)
+    try:
+        process = from_spec(card["process"])
+        net = build(card["net"]["name"], card["net"].get("args"))
+        classes = card.get("classes")
+        null = card.get("null")
+        weights, _ = read_tensors(source.with_suffix(".safetensors"))
+        _fill(net, weights, source)
+        net = net.to(device).eval().requires_grad_(False)
+        model = Model(
+            net, process, card["predicts"], label=card.get("label"), null=null, shape=card.get("shape"), name=source.stem,
+            embed=None if classes is None else embed_classes(classes),
+        )  # fmt: skip
+    except FileError:
+        raise
+    except ReverieError as error:
+        raise FileError(f"{str(source)!r} is a malformed model: {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileError(f"{str(source)!r} is a malformed model: {type(error).__name__} {error}") from None
+    model.card = card
+    return model
+
+
+def embed_classes(classes: Sequence[str]) -> Callable[[str | Sequence[str]], Cond]:
+    """Class names to a condition: one name, several (a list, or separated by commas), or "all".
+
+    The returned function raises `UnknownNameError` for a name that is no class.
+
+    >>> embed_classes(["cat", "dog"])("dog, cat")
+    {'class_labels': tensor([1, 0])}
+    """
+    known = {str(c): i for i, c in enumerate(classes)}
+
+    def embed(prompt: str | Sequence[str]) -> Cond:
+        words = prompt.split(",") if isinstance(prompt, str) else [str(w) for w in prompt]
+        words = list(known) if prompt == "all" else [w.strip() for w in words if w.strip()]
+        if not words:
+            raise ArgumentError(f"name a class, got {prompt!r}; known: {', '.join(known)}")
+        for w in words:
+            if w not in known:
+                raise unknown("class", w, known)
+        return {"class_labels": torch.tensor([known[w] for w in words])}
+
+    return embed
+
+
+def _find(name: str | Path) -> Path:
+    house = _FOLDER / f"{name}.json"
+    if str(name) in house_models():
+        return house
+    path = Path(name)
+    if path.is_dir():
+        if (path / "model_index.json").is_file():
+            raise FileError(
+                f"{str(path)!r} is a diffusers folder; load its denoiser yourself and wrap it: rv.Model(net, process, predicts=...)"
+            )
+        found = sorted(f for f in path.glob("*.json") if f.with_suffix(".safetensors").is_file())
+        if len(found) != 1:
+            raise FileError(
+                f"{str(path)!r} holds {len(found)} models (<name>.json with <name>.safetensors); name one of them by its path"
+            )
+        return found[0]
+    if path.is_file():
+        return path.with_suffix(".json") if path.suffix == ".safetensors" else path
+    if path.suffix or len(path.parts) > 1:
+        raise FileError(f"{str(path)!r} does not exist; house models are {', '.join(house_models())}")
+    raise unknown("model", str(name), house_models())
+
+
+def _card(source: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(read_bytes(source, 1 << 20))
+    except ValueError as error:
+        raise FileError(f"{str(source)!r} is not a model: not valid JSON ({error})") from None
+    if not isinstance(card, dict) or card.get("kind") != KIND:
+        raise FileError(f"{str(source)!r} is not a model: its 'kind' is not {KIND!r}")
+    if not isinstance(card.get("format"), int) or card["format"] > FORMAT:
+        raise FileError(
+            f"{str(source)!r} has model format {card.get('format')!r}, this Reverie reads up to {FORMAT}; upgrade Reverie"
+        )
+    return card
+
+
+def _fill(net: nn.Module, weights: dict[str, torch.Tensor], source: Path) -> None:
+    want = {k: tuple(v.shape) for k, v in net.state_dict().items()}
+    have = {k: tuple(v.shape) for k, v in weights.items()}
+    if want != have:
+        wrong = sorted(k for k in want.keys() | have.keys() if want.get(k) != have.get(k))
+        raise FileError(
+            f"the weights beside {str(source)!r} do not fit its network: {wrong[0]!r} and {len(wrong) - 1} more differ"
+        )
+    net.load_state_dict({k: v.to(net.state_dict()[k].dtype) for k, v in weights.items()})

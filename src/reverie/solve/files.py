@@ -1,0 +1,193 @@
+"""Plans on disk: a JSON file, with a safetensors file beside it when coefficients are tensors.
+
+    {"format": "reverie-plan", "version": 1, "solver": ..., "process": {...}, "stages": [{"t", "to", "row": [[symbol, index..., c], ...]}, ...], ...}
+
+A coefficient is a number, or the name of a tensor in `<file>.safetensors`. Reading checks everything and executes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reverie.base import FileError, ReverieError
+from reverie.base.files import atomic, read_bytes
+from reverie.process import from_spec
+from reverie.solve.line import Coef, Key, Line
+from reverie.solve.plan import Plan, Stage
+
+__all__ = ["FORMAT", "VERSION", "load", "save"]
+
+FORMAT, VERSION = "reverie-plan", 1
+LIMIT = 64 << 20
+"""Largest JSON file read, bytes; tables larger than that belong into tensors."""
+MAX_STAGES = 100_000
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".safetensors")
+
+
+def save(plan: Plan, path: str | Path) -> None:
+    """See `Plan.save`."""
+    target, tensors = Path(path), {}
+
+    def coefficient(k: int, n: int, c: Coef) -> float | str:
+        if not isinstance(c, Tensor):
+            return float(c)
+        name = f"stage{k}.term{n}"
+        tensors[name] = c.detach().double().contiguous().cpu()
+        return name
+
+    stages = []
+    for k, s in enumerate(plan.table):
+        row = [[*key, coefficient(k, n, c)] for n, (key, c) in enumerate(s.row.terms.items())]
+        entry: dict[str, Any] = {"t": s.t, "to": s.to, "step": s.step, "row": row}
+        entry |= {"inner": True} if s.inner else {}
+        entry |= {"label": s.label} if s.label is not None else {}
+        entry |= {"args": dict(s.args)} if s.args else {}
+        entry |= {"net": s.net} if s.net is not None else {}
+        entry |= {"rule": [s.rule[0], dict(s.rule[1])]} if s.rule is not None else {}
+        stages.append(entry)
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "solver": plan.solver,
+        "process": plan.process.spec(),
+        "start": plan.start,
+        "kinds": list(plan.kinds),
+        "order": plan.order,
+        "grid": plan.grid,
+        "end": plan.end,
+        "options": dict(plan.options),
+        "rule": None if plan.rule is None else [plan.rule[0], dict(plan.rule[1])],
+        "bound": plan.bound,
+        "papers": list(plan.papers),
+        "provenance": dict(plan.provenance),
+        "tensors": sorted(tensors),
+        "stages": stages,
+    }
+    try:
+        text = json.dumps(head, indent=1, allow_nan=True)
+    except TypeError as error:
+        raise FileError(
+            f"cannot save the plan: {error}; args, options and provenance must be numbers, strings and lists"
+        ) from None
+    if tensors:
+        from safetensors.torch import save_file
+
+        with atomic(_beside(target)) as temporary:
+            save_file(tensors, temporary)
+    with atomic(target) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def load(path: str | Path) -> Plan:
+    """See `Plan.load`."""
+    source = Path(path)
+    raw = read_bytes(source, LIMIT)
+    try:
+        head = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{str(source)!r} is not a plan: not valid JSON ({error})") from None
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise FileError(f"{str(source)!r} is not a plan: its 'format' is not {FORMAT!r}")
+    version = head.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise FileError(
+            f"{str(source)!r} has plan version {version!r}, this Reverie reads up to {VERSION}; upgrade Reverie, or save the plan again"
+        )
+    stages = head.get("stages")
+    if not isinstance(stages, list) or len(stages) > MAX_STAGES:
+        raise FileError(f"{str(source)!r}: 'stages' must be a list of at most {MAX_STAGES}")
+    tensors = _tensors(source, head.get("tensors"))
+    try:
+        return Plan(
+            solver=_typed(head, "solver", str),
+            process=from_spec(head["process"]),
+            table=tuple(_stage(k, s, tensors) for k, s in enumerate(stages)),
+            start=_number(head["start"]),
+            kinds=tuple(_typed(head, "kinds", list)),
+            order=_typed(head, "order", int),
+            grid=_typed(head, "grid", str),
+            end=_typed(head, "end", str),
+            options={k: tuple(v) if isinstance(v, list) else v for k, v in _typed(head, "options", dict).items()},
+            rule=None if head.get("rule") is None else (str(head["rule"][0]), dict(head["rule"][1])),
+            bound=head.get("bound"),
+            papers=tuple(head.get("papers", ())),
+            provenance=dict(head.get("provenance", {})),
+        )
+    except FileError:
+        raise
+    except ReverieError as error:
+        raise FileError(f"{str(source)!r} is a malformed plan: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise FileError(f"{str(source)!r} is a malformed plan: {type(error).__name__} {error}") from None
+
+
+def _tensors(source: Path, names: Any) -> dict[str, Tensor]:
+    if not names:
+        return {}
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    beside = _beside(source)
+    try:
+        found = load_file(beside)
+    except FileNotFoundError:
+        raise FileError(f"{str(source)!r} needs {beside.name!r} beside it, which is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{str(beside)!r} cannot be read: {error}") from None
+    if set(found) != set(names):
+        raise FileError(f"{str(beside)!r} does not belong to {source.name!r}: their tensor names differ")
+    return found
+
+
+def _stage(k: int, entry: Any, tensors: dict[str, Tensor]) -> Stage:
+    terms: dict[Key, Coef] = {}
+    for term in entry["row"]:
+        symbol, *index, c = term
+        widths = {"x": 1, "p": 2, "n": 1, "i": 1}
+        if (
+            symbol not in widths
+            or len(index) != widths[symbol]
+            or any(not isinstance(i, str if symbol == "i" else int) or isinstance(i, bool) for i in index)
+        ):
+            raise ValueError(f"stage {k}: {term!r:.80} is no term")
+        if isinstance(c, str):
+            value: Coef = tensors[c]
+        else:
+            value = _number(c)
+        good = bool(value.isfinite().all()) if isinstance(value, torch.Tensor) else math.isfinite(value)
+        if not good:
+            raise ValueError(f"stage {k}: coefficient {c!r} is not finite")
+        terms[(symbol, *index)] = value
+    made = entry.get("rule")
+    return Stage(
+        Line(terms),
+        None if entry["t"] is None else _number(entry["t"]),
+        _number(entry["to"]),
+        int(entry["step"]),
+        bool(entry.get("inner", False)),
+        None if entry.get("label") is None else _number(entry["label"]),
+        dict(entry.get("args", {})),
+        entry.get("net"),
+        None if made is None else (str(made[0]), dict(made[1])),
+    )
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"a number is needed, got {value!r:.80}")
+    return float(value)
+
+
+def _typed(head: dict[str, Any], key: str, kind: type) -> Any:
+    if not isinstance(head.get(key), kind) or isinstance(head[key], bool):
+        raise ValueError(f"{key!r} must be a {kind.__name__}, got {head.get(key)!r:.80}")
+    return head[key]

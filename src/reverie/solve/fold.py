@@ -1,0 +1,140 @@
+"""Folding: a plan's rows, rewritten for what a model really returns.
+
+The table speaks of predictions of a kind (x0, say); the network returns another (eps). With
+
+    kind_j = P_j state_j + R_j raw_j + Q_j y        (`Target.to`, at the time of stage j)
+
+each b[k,j] prediction_j becomes b P on state j, b R on the raw output and b Q on the input y. This happens once for a
+plan and a prediction type, in float64; the loop then costs one multiply-add a term. A fold holds numbers only, so models
+of equal type share it and none is kept alive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from reverie.base import ArgumentError, ReverieError
+from reverie.model import Model
+from reverie.solve.line import Coef, Key
+from reverie.solve.plan import Plan, Stage, serving
+
+__all__ = ["Folded", "FoldedStage", "fold", "fold_stage"]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedStage:
+    """A stage ready to run: terms are (index, coefficient), those with tensors in `wide`."""
+
+    stage: Stage
+    label: float | None
+    """What the network is told; None: the model's label is a function, which is asked at every run."""
+    c_in: float
+    states: tuple[tuple[int, float], ...]
+    raws: tuple[tuple[int, int, float], ...]
+    noises: tuple[tuple[int, float], ...]
+    inputs: tuple[tuple[str, float], ...]
+    wide: tuple[tuple[Key, Tensor], ...]
+    keep: int | None = None
+    """The row is state `keep` unchanged."""
+    free_states: tuple[int, ...] = ()
+    free_raws: tuple[int, ...] = ()
+
+    def uses(self, symbol: str) -> set[Any]:
+        """The states ("x"), predictions ("p") or inputs ("i") that the row reads."""
+        plain: dict[str, tuple[tuple[Any, ...], ...]] = {"x": self.states, "p": self.raws, "i": self.inputs}
+        return {term[0] for term in plain[symbol]} | {key[1] for key, _ in self.wide if key[0] == symbol}
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """A static plan's folded stages, the number of noises they draw and the inputs they read."""
+
+    stages: tuple[FoldedStage, ...]
+    noises: int
+    inputs: frozenset[str]
+
+
+def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
+    """The plan's stages for this model's prediction type and label; cached on the plan.
+
+    Raises `ArgumentError` where a stage needs a quantity that the model's output does not determine, naming the stage.
+    """
+    models = model if isinstance(model, Mapping) else {"": model}
+    key = tuple((name, m.targets, m._label if isinstance(m._label, str) else None) for name, m in models.items())
+    if key not in plan._folds:
+        served = {k: serving(model, s.net) for k, s in enumerate(plan.table) if s.t is not None}
+        stages = [fold_stage(plan, k, s, plan.table, served) for k, s in enumerate(plan.table)]
+        inputs = frozenset(name for f in stages for name in f.uses("i"))
+        plan._folds[key] = Folded(_free(stages), plan.noises, inputs)
+    return plan._folds[key]
+
+
+def fold_stage(
+    plan: Plan, k: int, stage: Stage, table: Sequence[Stage] | Mapping[int, Stage], served: Mapping[int, Model]
+) -> FoldedStage:
+    """Fold stage k; `table` and `served` hold the stages and models that its row may refer to, itself included."""
+    total: dict[Key, Coef] = {}
+
+    def add(key: Key, c: Coef) -> None:
+        total[key] = total[key] + c if key in total else c
+
+    for key, c in stage.row.terms.items():
+        if key[0] != "p":
+            add(key, c)
+            continue
+        _, j, head = key
+        targets = [t for t in served[j].targets if t is not None]
+        if head >= len(targets):
+            raise ArgumentError(f"{plan.solver!r} needs {len(plan.kinds)} heads; {served[j].name} has {len(targets)}")
+        try:
+            a = targets[head].to(plan.kinds[head], plan.process, table[j].t)  # type: ignore[arg-type]
+        except ReverieError as error:
+            raise ArgumentError(f"{plan.solver!r}, stage {j}: {error}") from None
+        add(("x", j), c * a.x)
+        add(("p", j, head), c * a.raw)
+        add(("i", "y"), c * a.y)
+    wide = tuple((key, c) for key, c in total.items() if isinstance(c, Tensor) and bool((c != 0).any()))
+    scalars = [(key, float(c)) for key, c in total.items() if not isinstance(c, Tensor) and c != 0.0]
+    label: float | None = 0.0
+    c_in = 1.0
+    if stage.t is not None:
+        m = served[k]
+        told = stage.label if stage.label is not None else m.label(stage.t) if isinstance(m._label, str) else None
+        label = None if told is None else float(told)
+        c_in = float(m.target.input_scale(plan.process, stage.t))
+    only = scalars[0] if len(scalars) == 1 and not wide else None
+    return FoldedStage(
+        stage,
+        label,
+        c_in,
+        states=tuple((key[1], c) for key, c in scalars if key[0] == "x"),
+        raws=tuple((key[1], key[2], c) for key, c in scalars if key[0] == "p"),
+        noises=tuple((key[1], c) for key, c in scalars if key[0] == "n"),
+        inputs=tuple((key[1], c) for key, c in scalars if key[0] == "i"),
+        wide=wide,
+        keep=only[0][1] if only is not None and only[0][0] == "x" and only[1] == 1.0 else None,
+    )
+
+
+def _free(stages: Sequence[FoldedStage]) -> tuple[FoldedStage, ...]:
+    """Say after which stage each state and raw output is needed no more."""
+    last_x = {j: j for j in range(len(stages))}  # its own stage, where it is the current state
+    last_p = {j: j for j, f in enumerate(stages) if f.stage.t is not None}
+    for k, f in enumerate(stages):
+        last_x |= dict.fromkeys(f.uses("x"), k)
+        last_p |= dict.fromkeys(f.uses("p"), k)
+    free_x: list[list[int]] = [[] for _ in stages]
+    free_p: list[list[int]] = [[] for _ in stages]
+    for j, last in last_x.items():
+        free_x[last].append(j)
+    for j, last in last_p.items():
+        free_p[last].append(j)
+    return tuple(
+        dataclasses.replace(f, free_states=tuple(x), free_raws=tuple(p))
+        for f, x, p in zip(stages, free_x, free_p, strict=True)
+    )

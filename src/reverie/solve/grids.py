@@ -1,0 +1,180 @@
+"""Grids: at which times a plan asks the model.
+
+A named grid is a curve u -> t from u = 1 (noise) to u = 0 (data); N steps take N + 1 equidistant values of u, and a span takes a part of
+the curve. Then `end` says what happens at the data side:
+
+    "denoise"    the last node becomes sigma = 0: N rows, N nodes at which the model is asked          (default)
+    "sigma_min"  the last node is t_min; the result keeps that much noise
+    "zero"       N nodes down to t_min and one more, sigma = 0 (EDM, k-diffusion)
+
+Sources: Lu et al. 2022 (2206.00927, uniform log-SNR), Karras et al. 2022 (2206.00364, eq. 5), Lin et al. 2024 (2305.08891, trailing).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reverie.base import ArgumentError, TimeError, unknown
+from reverie.process import DDPM, Process
+
+__all__ = ["ENDS", "GRIDS", "Node", "nodes"]
+
+ENDS = ("denoise", "sigma_min", "zero")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A time of the grid with its coefficients, float64; `label` overrides what the model would be told."""
+
+    t: float
+    alpha: float
+    sigma: float
+    lam: float
+    label: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """sigma / alpha."""
+        return self.sigma / self.alpha if self.alpha else math.inf
+
+    @classmethod
+    def at(cls, p: Process, t: float, label: float | None = None) -> Node:
+        """The node at time t."""
+        return cls(float(t), p.alpha(float(t)), p.sigma(float(t)), p.lam(float(t)), label)
+
+
+def _logsnr(p: Process, u: Tensor) -> Tensor:
+    """Uniform in lam = log(alpha / sigma)."""
+    lo, hi = p.lam_range
+    t = p.t_of_lam(hi + u * (lo - hi))
+    return t.clamp(p.t_min, p.t_max)
+
+
+def _time(p: Process, u: Tensor) -> Tensor:
+    """Uniform in the process's time."""
+    return p.t_min + u * (p.t_max - p.t_min)
+
+
+def _trailing(p: Process, u: Tensor) -> Tensor:
+    """Uniform in time from t_max to where sigma = 0; rounded to labels where the network was trained on labels."""
+    t = p.t_clean + u * (p.t_max - p.t_clean)
+    if isinstance(p, DDPM):
+        t = torch.where(
+            u > 0, (t + 1).round() - 1, t
+        )  # diffusers rounds the count of labels, not the label: ties differ
+    return torch.where(u > 0, t.clamp(min=p.t_min), t)
+
+
+def _karras(p: Process, u: Tensor, rho: float = 7.0) -> Tensor:
+    """Karras et al.: uniform in (sigma / alpha)^(1/rho), rho = 7."""
+    lo, hi = p.lam_range
+    big, small = math.exp(-lo / rho), math.exp(-hi / rho)
+    t = p.t_of_ratio((small + u * (big - small)) ** rho)
+    return t.clamp(p.t_min, p.t_max)
+
+
+GRIDS: dict[str, Callable[[Process, Tensor], Tensor]] = {
+    "logsnr": _logsnr,
+    "time": _time,
+    "trailing": _trailing,
+    "karras": _karras,
+}
+
+
+def nodes(
+    p: Process,
+    grid: str | Sequence[Any] | Tensor,
+    steps: int | None,
+    end: str = "denoise",
+    span: tuple[float, float] = (1.0, 0.0),
+) -> tuple[Node, ...]:
+    """The N + 1 nodes of a plan.
+
+    Args:
+        grid: a name; or N + 1 falling times, taken literally; or N + 1 pairs (sigma, label) in the convention of schedulers (sigma / alpha, for
+            flows sigma itself), the last one usually `(0.0, None)`.
+        steps: N >= 1; may be left out when the grid is given by values.
+        end: "denoise", "sigma_min" or "zero"; values are taken literally and ignore it.
+        span: the part of a named grid's curve to use, from u to u; ends at u = 0 only if its second number is 0.
+
+    Raises:
+        UnknownNameError, ArgumentError (steps, end, span), TimeError (times outside the process or not falling, more steps than the grid holds).
+
+    >>> import reverie as rv
+    >>> [round(n.t, 3) for n in nodes(rv.process.flow(), "time", 4)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise ArgumentError(f"steps must be a whole number of at least 1, got {steps!r}")
+    if not isinstance(grid, str):
+        return _literal(p, grid, steps)
+    if grid not in GRIDS:
+        raise unknown("grid", grid, GRIDS)
+    if steps is None:
+        raise ArgumentError("give steps=N (N + 1 nodes) or nfe= (a budget of model calls)")
+    if end not in ENDS:
+        raise unknown("end", end, ENDS)
+    first, last = float(span[0]), float(span[1])
+    if not 1 >= first > last >= 0:
+        raise ArgumentError(f"span goes from at most 1 (noise) down to at least 0 (data), got {span!r}")
+    whole = last == 0
+    own_zero = whole and end == "zero" and p.t_min != p.t_clean
+    if own_zero and steps == 1:
+        raise ArgumentError("end='zero' takes at least 2 steps: one node at t_max and one at t_min before sigma = 0")
+    u = torch.linspace(first, last, steps if own_zero else steps + 1, dtype=torch.float64)
+    times = GRIDS[grid](p, u).tolist()
+    if own_zero:
+        times.append(p.t_clean)
+    elif whole and end == "denoise":
+        times[-1] = p.t_clean
+    elif whole and end == "sigma_min":
+        times[-1] = p.t_min
+    _falling(p, times, f"grid {grid!r} with {steps} steps")
+    return tuple(Node.at(p, t) for t in times)
+
+
+def _literal(p: Process, grid: Sequence[Any] | Tensor, steps: int | None) -> tuple[Node, ...]:
+    values = grid.tolist() if isinstance(grid, Tensor) else list(grid)
+    pairs = bool(values) and all(isinstance(v, list | tuple) for v in values)
+    try:
+        if pairs:
+            labels = [None if v[1] is None else float(v[1]) for v in values]
+            times = [p.t_clean if float(v[0]) == 0 else p.t_of_sigma(float(v[0])) for v in values]
+            if any(len(v) != 2 for v in values):
+                raise ValueError
+        else:
+            labels, times = [None] * len(values), [float(v) for v in values]
+    except (TypeError, ValueError, IndexError):
+        raise ArgumentError(
+            f"a grid is a name, a list of times, or a list of (sigma, label) pairs, got {values!r:.120}"
+        ) from None
+    if len(times) < 2:
+        raise ArgumentError(f"a grid needs at least 2 times, got {len(times)}")
+    if steps is not None and steps != len(times) - 1:
+        raise ArgumentError(f"the given grid has {len(times)} nodes, which is {len(times) - 1} steps, not {steps}")
+    if pairs:  # schedulers round their sigmas to float32
+        times = [p.t_max if p.t_max < t < p.t_max + 1e-5 * (p.t_max - p.t_min) else t for t in times]
+    _falling(p, times, "the given grid")
+    return tuple(Node.at(p, t, label) for t, label in zip(times, labels, strict=True))
+
+
+def _falling(p: Process, times: Sequence[float], what: str) -> None:
+    for i, t in enumerate(times):
+        if not (p.t_clean <= t <= p.t_max * (1 + 1e-12)):
+            raise TimeError(
+                f"{what}: time {t!r} (node {i}) lies outside the process, which runs from {p.t_max} to {p.t_clean}"
+            )
+        if t < p.t_min and t != p.t_clean:
+            raise TimeError(
+                f"{what}: time {t!r} (node {i}) lies below t_min = {p.t_min}; only the end itself ({p.t_clean}) may"
+            )
+        if i and not t < times[i - 1]:
+            raise TimeError(
+                f"{what}: node {i} ({t!r}) does not lie below node {i - 1} ({times[i - 1]!r}); take fewer steps, or another grid"
+            )

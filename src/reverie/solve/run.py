@@ -1,0 +1,265 @@
+"""Run a plan: the one loop of Reverie.
+
+For every stage: ask the model if the stage asks, then make the next state from its row. Coefficients were folded into
+the network's own prediction type beforehand; the loop itself is multiply-adds, one sum for the finite check, and whatever
+hooks do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reverie.base import ArgumentError, Noise, NonFiniteError, ShapeError
+from reverie.model import Model, conditions
+from reverie.solve.context import Run
+from reverie.solve.fold import FoldedStage, fold, fold_stage
+from reverie.solve.plan import RULES, Plan, Stage, check_stage, serving
+
+__all__ = ["EVENTS", "run"]
+
+EVENTS = ("start", "before", "predicted", "after", "end")
+_RECORDS = ("x", "x0", "eps", "v", "flow", "score", "t")
+_WINDOW = 12
+"""How many past states and predictions a dynamic plan may refer to."""
+
+Handlers = dict[str, list[Callable[[Run], Any]]]
+Job = tuple[FoldedStage, Model | None, Tensor | None]
+"""A stage, the model that serves it and the label `(B,)` that its network is told."""
+
+
+def run(
+    plan: Plan,
+    model: Model | Mapping[str, Model],
+    x: Tensor,
+    *,
+    cond: Mapping[str, Any] | None = None,
+    hooks: Iterable[Any] | Any = (),
+    noise: int | Noise | Tensor | Callable[[int], Tensor] = 0,
+    index: Sequence[int] | Tensor | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
+    grad: str | None = None,
+    record: Sequence[str] = (),
+    progress: bool = False,
+) -> Any:
+    """Run a plan from the state x.
+
+    Args:
+        plan: compiled for the model's process. model: a Model, or a dict of them where the plan's stages name several
+            nets (the first serves the stages that name none).
+        x: initial state `(B, *shape)`, see `process.prior`; kept in float32, or float64 if given so.
+        cond: what the network is conditioned on (`model.conditions`).
+        hooks: objects with any of the methods `start, before, predicted, after, end`, each called with the `Run`.
+        noise: seed, `Noise`, a tensor `(draws, B, *shape)`, or a function of the draw's number, for stochastic plans.
+        index: sample ids `(B,)`, by default 0 .. B-1: they key the noise.
+        inputs: the named tensors that the plan asks for, `(B, ...)` or broadcastable to the state.
+        grad: None (no gradients) or "full" (through every operation).
+        record: any of "x", "x0", "eps", "v", "flow", "score", "t"; the answer is then `(x, {name: [one entry a stage]})`
+            (None where a stage does not ask the model; "x" is the state that the stage begins with).
+        progress: show a line of progress on stderr.
+
+    Returns:
+        The final state `(B, *shape)`; with `record`, a pair.
+
+    Raises:
+        ArgumentError: another process, a missing input, an impossible conversion. ShapeError: batches that differ.
+        NonFiniteError: NaN or infinity appeared; it names the stage and the samples.
+
+    >>> import torch, reverie as rv
+    >>> o = rv.oracle.Gaussian(torch.zeros(2), torch.eye(2), process=rv.process.vp())
+    >>> plan = rv.solve.plan("ddim", o.process, steps=4)
+    >>> rv.run(plan, o, torch.zeros(3, 2)).shape
+    torch.Size([3, 2])
+    """
+    x = _check(plan, model, x, grad)
+    ctx, batch = Run(plan, model, x), x.shape[0]
+    first = next(iter(model.values())) if isinstance(model, Mapping) else model
+    ctx.cond = conditions(cond, batch, first.null, x.device)
+    if index is not None:
+        ctx.index = torch.as_tensor(index).cpu()
+        if ctx.index.shape != (batch,):
+            raise ShapeError(f"index has shape {tuple(ctx.index.shape)} for a batch of {batch}")
+    ctx.noise = Noise(noise) if isinstance(noise, int) else noise
+    ctx.inputs = {k: _input(k, v, x) for k, v in (inputs or {}).items()}
+    handlers = _handlers(hooks)
+    names = (record,) if isinstance(record, str) else tuple(record)
+    if wrong := set(names) - set(_RECORDS):
+        raise ArgumentError(f"record knows {', '.join(_RECORDS)}, not {sorted(wrong)}")
+    kept: dict[str, list[Any]] = {name: [] for name in names}
+    ids = ctx.index
+    with torch.set_grad_enabled(grad == "full"):
+        _check_finite(plan, _loop(ctx, handlers, kept, progress), ids)
+        for h in handlers["end"]:
+            h(ctx)
+    return (ctx.x, kept) if names else ctx.x
+
+
+def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bool) -> list[Tensor]:
+    """All stages. Returns a sum a sample of the initial state and of every state made, for the finite check."""
+    jobs, total = _static(ctx) if ctx.plan.rule is None else (_dynamic(ctx), ctx.plan.bound)
+    for h in handlers["start"]:
+        h(ctx)
+    before, predicted, after = handlers["before"], handlers["predicted"], handlers["after"]
+    spent, dims = ctx.spent, tuple(range(1, ctx.x.ndim))
+    sums = [ctx.x.sum(dims) if dims else ctx.x]
+    probe: Tensor | None = None
+    own = False
+    for k, (f, model, label) in enumerate(jobs):
+        ctx.k, ctx.stage, ctx.folded, ctx.serving, ctx._pred = k, f.stage, f, model, None
+        for h in before:
+            h(ctx)
+        if model is None or label is None:
+            ctx.raws.append(None)
+        else:
+            x = ctx.x
+            if ctx._rows is not None:  # a hook has selected samples
+                label = label[: len(x)]
+            calls, forwards = model.calls, model.forwards
+            said = model.raw(x, f.stage.t, label, ctx.cond, f.stage.args, f.c_in, run=ctx)  # type: ignore[arg-type]
+            spent["calls"] += model.calls - calls
+            spent["forwards"] += model.forwards - forwards
+            if not own and (kept or k not in f.free_raws):
+                # A network may write every answer into one buffer: copy until two answers that live side by side differ.
+                own = model is ctx.model and probe is not None and probe.data_ptr() != said[0].data_ptr()
+                probe = said[0]
+                said = said if own else tuple(r.clone() for r in said)
+            ctx.raws.append(said)
+            for h in predicted:
+                h(ctx)
+        if kept:
+            _record(ctx, kept)
+        new = ctx.row()
+        if f.stage.rule is not None:
+            new = RULES[f.stage.rule[0]](ctx, new, **f.stage.rule[1])
+        ctx.states.append(new)
+        if after:
+            for h in after:
+                h(ctx)
+            new = ctx.x
+        for j in f.free_states:
+            ctx.states[j] = None
+        for j in f.free_raws:
+            ctx.raws[j] = None
+        sums.append(new.sum(dims) if dims else new)
+        if progress:
+            sys.stderr.write(f"\r{k + 1}/{total}" if total else f"\r{k + 1}")
+            sys.stderr.flush()
+    if progress:
+        sys.stderr.write("\n")
+    return sums
+
+
+def _label_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _static(ctx: Run) -> tuple[Iterable[Job], int]:
+    folded, x = fold(ctx.plan, ctx.model), ctx.x
+    _need(ctx, folded.inputs)
+    ctx._noises = folded.noises
+    served = [None if f.stage.t is None else serving(ctx.model, f.stage.net) for f in folded.stages]
+    told = [_told(f, m) for f, m in zip(folded.stages, served, strict=True)]
+    column = torch.tensor(told, dtype=torch.float64).to(device=x.device, dtype=_label_dtype(x))
+    labels = column[:, None].expand(-1, len(x)).unbind()
+    return zip(folded.stages, served, labels, strict=True), len(told)
+
+
+def _told(f: FoldedStage, model: Model | None) -> float:
+    return f.label if f.label is not None else float(model.label(f.stage.t))  # type: ignore[union-attr,arg-type]
+
+
+def _dynamic(ctx: Run) -> Iterator[Job]:
+    """Fold the stages of a dynamic plan as they come, and forget what lies beyond the window."""
+    plan, table, served = ctx.plan, dict[int, Stage](), dict[int, Model]()
+    for k, stage in enumerate(plan.stages(ctx)):
+        _in_window(plan, k, stage)
+        table[k], m = stage, None
+        if stage.t is not None:
+            m = served[k] = serving(ctx.model, stage.net)
+        check_stage(k, stage, set(served), len(plan.kinds))
+        f = fold_stage(plan, k, stage, table, served)
+        _need(ctx, f.uses("i"))
+        x = ctx.x
+        yield f, m, torch.full((len(x),), _told(f, m), device=x.device, dtype=_label_dtype(x))
+        old = k - _WINDOW
+        if old >= 0:
+            ctx.states[old] = ctx.raws[old] = None
+            table.pop(old), served.pop(old, None)
+
+
+def _in_window(plan: Plan, k: int, stage: Stage) -> None:
+    oldest = min((key[1] for key in stage.row.terms if key[0] in "xp"), default=k)
+    if 0 <= oldest < k - _WINDOW:
+        raise ArgumentError(f"stage {k} of {plan.solver!r} refers {k - oldest} stages back; at most {_WINDOW} are kept")
+
+
+def _need(ctx: Run, names: Iterable[str]) -> None:
+    if missing := sorted(set(names) - set(ctx.inputs)):
+        given = f"give run(..., inputs={{{missing[0]!r}: tensor}})"
+        raise ArgumentError(f"{ctx.plan.solver!r} on this model needs inputs {missing}; {given}")
+
+
+def _input(name: str, value: Tensor, x: Tensor) -> Tensor:
+    value = value.to(x)
+    try:
+        return value.expand(x.shape)
+    except RuntimeError:
+        raise ShapeError(f"input {name!r} of shape {tuple(value.shape)} for states {tuple(x.shape)}") from None
+
+
+def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str | None) -> Tensor:
+    if not isinstance(plan, Plan):
+        raise ArgumentError(f"plan must be a Plan (rv.solve.plan(...)), got {type(plan).__name__}")
+    if not isinstance(x, Tensor) or x.ndim < 1 or x.shape[0] < 1:
+        raise ShapeError("the initial state is a tensor (B, *shape) with B >= 1")
+    if grad not in (None, "full"):
+        raise ArgumentError(f"grad must be None or 'full', got {grad!r}")
+    for m in model.values() if isinstance(model, Mapping) else (model,):
+        if not isinstance(m, Model):
+            raise ArgumentError(f"model must be a Model (rv.Model(net, process, predicts=...)), got {type(m).__name__}")
+        if m.process != plan.process:
+            raise ArgumentError(
+                f"the plan was compiled for {plan.process}, the model runs on {m.process}; compile it for model.process"
+            )
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _handlers(hooks: Iterable[Any] | Any) -> Handlers:
+    if not isinstance(hooks, list | tuple | set | frozenset):
+        hooks = (hooks,)
+    for h in hooks:
+        if not any(hasattr(h, e) for e in EVENTS):
+            raise ArgumentError(f"a hook has one of the methods {', '.join(EVENTS)}; {type(h).__name__} has none")
+    return {e: [getattr(h, e) for h in hooks if hasattr(h, e)] for e in EVENTS}
+
+
+def _record(ctx: Run, kept: dict[str, list[Any]]) -> None:
+    for name, values in kept.items():
+        if name in ("x", "t"):
+            values.append(getattr(ctx, name))
+        else:
+            values.append(None if ctx.serving is None else ctx.pred.as_(name))
+
+
+def _check_finite(plan: Plan, sums: list[Tensor], ids: Tensor) -> None:
+    """One look at the sums of all stages; the first stage and the samples that went wrong are named."""
+    if bool(torch.cat(sums).isfinite().all()):
+        return
+    k, bad = next((k, ~s.isfinite()) for k, s in enumerate(sums, -1) if not bool(s.isfinite().all()))
+    samples = tuple(ids[: len(bad)][bad.cpu()].tolist())
+    shown = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
+    who = f"samples {shown} ({len(samples)} of {len(bad)})"
+    if k < 0:
+        raise NonFiniteError(f"NaN or infinity in the initial state, {who}; check x", k, samples)
+    stage = plan.table[k] if plan.rule is None else None
+    asked = f" (model asked at t = {stage.t:.6g})" if stage is not None and stage.t is not None else ""
+    raise NonFiniteError(
+        f"NaN or infinity at stage {k}{asked} of {len(sums) - 1}, {who}; check the network's output there "
+        f"(a lower precision, a condition out of range) or record=('x', 'x0') to look",
+        k,
+        samples,
+    )

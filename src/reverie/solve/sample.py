@@ -1,0 +1,205 @@
+"""Sample a model: plan, initial noise, run, decode, in blocks of a fixed batch.
+
+Sample i of seed s is the same to the last bit in any job: alone, among others, reordered, resumed, on one process or several. Two things see
+to it: noise is a function of (seed, stage, sample id), and the network always gets exactly `batch` rows with sample i at row i mod batch,
+since kernels round differently for other batch sizes and sometimes for other rows. Rows without a sample are padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reverie.base import PRIOR, ArgumentError, Noise, ShapeError
+from reverie.model import Model, conditions, select
+from reverie.solve.plan import Plan
+from reverie.solve.run import run
+from reverie.solve.solver import plan as compile_plan
+
+__all__ = ["blocks", "sample", "sample_blocks"]
+
+
+def blocks(index: Sequence[int], batch: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Group sample ids into network batches with sample i at row i mod batch.
+
+    Yields:
+        (positions in `index`, rows): which samples a block holds and where.
+
+    >>> list(blocks([7, 0, 3], 4))
+    [([0, 1], [3, 0]), ([2], [3])]
+    """
+    waiting: dict[int, list[int]] = {}
+    for position, i in enumerate(index):
+        waiting.setdefault(i % batch, []).append(position)
+    while waiting:
+        rows = list(waiting)
+        yield [waiting[r].pop(0) for r in rows], rows
+        waiting = {r: left for r, left in waiting.items() if left}
+
+
+def sample(
+    m: Model,
+    n: int = 16,
+    *,
+    shape: Sequence[int] | None = None,
+    solver: str = "dpmpp-2m",
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: str | Sequence[Any] | None = None,
+    span: tuple[float, float] = (1.0, 0.0),
+    init: Tensor | None = None,
+    end: str = "denoise",
+    guide: Callable[[Model], Model] | None = None,
+    cond: Mapping[str, Any] | None = None,
+    hooks: Any = (),
+    seed: int = 0,
+    start: int = 0,
+    batch: int = 16,
+    index: Sequence[int] | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
+    plan: Plan | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+    decode: bool = True,
+    progress: bool = False,
+    **options: Any,
+) -> Tensor:
+    """n samples of a model, `(n, *shape)`, decoded if it has a codec.
+
+    Args:
+        shape: of one state; by default the model's.
+        solver, steps, nfe, grid, end, options: see `solve.plan`; 20 steps if neither steps nor nfe is given. plan: a compiled plan instead.
+        span, init: image-to-image: data `(n, *shape)` (not encoded), noised to the span's first time, from which the run goes on.
+        guide: anything that maps a model to a model, e.g. `rv.guide.CFG(4.0)`.
+        cond: what the network is conditioned on; tensors with first dimension n are per sample.
+        seed, start, index: sample ids are start .. start + n - 1, or those of `index`; an id and a seed determine a sample.
+        batch: rows of every network call; memory and speed, and part of what fixes the bits.
+        inputs: named tensors `(n, ...)` for plans that ask for them. hooks: see `run`. device: by default the network's.
+        dtype: of the states, float32 or float64. decode: False returns states.
+
+    Raises as `solve.plan` and `solve.run`, and ShapeError where shape, init or cond do not fit n.
+
+    >>> import torch, reverie as rv
+    >>> o = rv.oracle.Gaussian(torch.zeros(2), torch.eye(2), process=rv.process.vp())
+    >>> x = rv.sample(o, 20, nfe=5)
+    >>> bool((rv.sample(o, 1, start=7, nfe=5)[0] == x[7]).all())
+    True
+    """
+    parts, order = [], []
+    for positions, x in sample_blocks(
+        m, n, shape=shape, solver=solver, steps=steps, nfe=nfe, grid=grid, span=span, init=init, end=end, guide=guide, cond=cond,
+        hooks=hooks, seed=seed, start=start, batch=batch, index=index, inputs=inputs, plan=plan, device=device, dtype=dtype,
+        decode=decode, progress=progress, **options,
+    ):  # fmt: skip
+        parts.append(x)
+        order += positions
+    back = torch.empty(len(order), dtype=torch.long)
+    back[torch.tensor(order)] = torch.arange(len(order))
+    whole = torch.cat(parts)
+    return whole[back.to(whole.device)]
+
+
+def sample_blocks(
+    m: Model,
+    n: int = 16,
+    *,
+    shape: Sequence[int] | None = None,
+    solver: str = "dpmpp-2m",
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: str | Sequence[Any] | None = None,
+    span: tuple[float, float] = (1.0, 0.0),
+    init: Tensor | None = None,
+    end: str = "denoise",
+    guide: Callable[[Model], Model] | None = None,
+    cond: Mapping[str, Any] | None = None,
+    hooks: Any = (),
+    seed: int = 0,
+    start: int = 0,
+    batch: int = 16,
+    index: Sequence[int] | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
+    plan: Plan | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+    decode: bool = True,
+    progress: bool = False,
+    **options: Any,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """As `sample`, block by block: yields (positions in the job, samples) as they are finished, in bounded memory.
+
+    >>> import torch, reverie as rv
+    >>> o = rv.oracle.Gaussian(torch.zeros(2), torch.eye(2), process=rv.process.vp())
+    >>> [len(positions) for positions, x in rv.solve.sample_blocks(o, 20, nfe=2)]
+    [16, 4]
+    """
+    ids = _ids(n, start, index)
+    n = len(ids)
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ArgumentError(f"batch must be a whole number of at least 1, got {batch!r}")
+    if plan is None:
+        budget = {
+            "steps": 20 if steps is None and nfe is None and (grid is None or isinstance(grid, str)) else steps,
+            "nfe": nfe,
+        }
+        plan = compile_plan(solver, m.process, grid=grid, end=end, span=span, **budget, **options)
+    elif steps is not None or nfe is not None or grid is not None or options:
+        raise ArgumentError(
+            "a compiled plan has its own steps and grid; give either plan= or solver, steps, nfe, grid and options"
+        )
+    guided = m if guide is None else m | guide
+    state = m.shape if shape is None else tuple(shape)
+    where = m.device if device is None else torch.device(device)
+    if init is not None:
+        init = m.encode(init.to(where))
+        if init.shape[0] != n:
+            raise ShapeError(f"init has {init.shape[0]} samples for a job of {n}")
+        state = tuple(init.shape[1:])
+    elif span[0] != 1.0:
+        raise ArgumentError(f"span starts at {span[0]}, below the noise end; give init= (the data to start from)")
+    if state is None:
+        raise ShapeError(
+            "the model does not know its state's shape; give shape=(channels, height, width), without the batch"
+        )
+    cond = conditions(cond, n, m.null, where)
+    inputs = conditions(inputs, n, None, where)
+    noise, p = Noise(seed), m.process
+    for done, (positions, rows) in enumerate(blocks(ids, batch)):
+        take = torch.full((batch,), positions[0], dtype=torch.long)
+        take[torch.tensor(rows)] = torch.tensor(positions)
+        index_here = torch.tensor([ids[j] for j in take.tolist()])
+        z = p.draw(noise, state, index_here, stage=0, stream=PRIOR, device=where, dtype=dtype)
+        on = take.to(where)
+        here = select(inputs, on, n) if n > 1 else conditions(inputs, batch, None, where)
+        y = here.get("y")
+        x = p.prior(z, plan.start, y) if init is None else p.perturb(init[on].to(dtype), plan.start, z, y)
+        told = select(cond, on, n) if n > 1 else conditions(cond, batch, m.null, where)
+        x = run(
+            plan,
+            guided,
+            x,
+            cond=told,
+            hooks=hooks,
+            noise=noise,
+            index=index_here,
+            inputs=here,
+            progress=progress and done == 0,
+        )
+        x = x[torch.tensor(rows, device=where)]
+        yield positions, (m.decode(x) if decode else x)
+
+
+def _ids(n: int, start: int, index: Sequence[int] | None) -> list[int]:
+    if index is not None:
+        ids = [int(i) for i in index]
+        if not ids or min(ids) < 0:
+            raise ArgumentError(f"index must be a non-empty list of sample ids >= 0, got {list(index)!r:.100}")
+        return ids
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ArgumentError(f"n must be a whole number of at least 1, got {n!r}")
+    if isinstance(start, bool) or not isinstance(start, int) or start < 0:
+        raise ArgumentError(f"start must be a whole number of at least 0, got {start!r}")
+    return list(range(start, start + n))

@@ -1,0 +1,211 @@
+"""The register of solvers, and `plan`, which compiles one.
+
+A solver is a function `(process, nodes, **options) -> Table`: it computes coefficients and never touches data. `@solver(...)` gives it a name,
+an order of accuracy and a default grid; `plan` makes the nodes, turns a budget of model calls into steps, and wraps the table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from reverie.base import ArgumentError, TimeError, unknown
+from reverie.process import Process
+from reverie.solve.grids import Node, nodes
+from reverie.solve.line import Line, state
+from reverie.solve.plan import Plan, Stage
+
+__all__ = ["SOLVERS", "Solver", "Table", "plan", "solver"]
+
+
+@dataclass
+class Table:
+    """Stages under construction. `kinds`: what its predictions are, one name a head."""
+
+    kinds: tuple[str, ...] = ("x0",)
+    stages: list[Stage] = field(default_factory=list)
+    draws: int = 0
+
+    @property
+    def k(self) -> int:
+        """Number of the stage to be added next, which is also the number of the current state."""
+        return len(self.stages)
+
+    @property
+    def x(self) -> Line:
+        """The current state."""
+        return state(self.k)
+
+    def draw(self) -> int:
+        """Number of a fresh noise."""
+        self.draws += 1
+        return self.draws - 1
+
+    def ask(self, s: Node, row: Line, to: Node, step: int, **more: Any) -> int:
+        """Ask the model about the current state at node s; the row makes the state at `to`. Returns the stage's number."""
+        self.stages.append(Stage(row, s.t, to.t, step, label=s.label, **more))
+        return self.k - 1
+
+    def move(self, row: Line, to: Node, step: int, **more: Any) -> None:
+        """A row without an evaluation."""
+        self.stages.append(Stage(row, None, to.t, step, **more))
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A registered solver: how to compile it, its order, its default grid, and how many steps a budget buys."""
+
+    name: str
+    build: Callable[..., Table]
+    order: int | Callable[..., int]
+    grid: str
+    summary: str
+    stochastic: bool = False
+    budget: Callable[..., tuple[int, dict[str, Any]]] | None = None
+
+    def order_of(self, options: Mapping[str, Any]) -> int:
+        """Declared order of a full step under these options."""
+        return self.order if isinstance(self.order, int) else self.order(**options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Option names with their defaults."""
+        return {
+            n: q.default
+            for n, q in inspect.signature(self.build).parameters.items()
+            if q.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+
+
+SOLVERS: dict[str, Solver] = {}
+
+
+def solver(
+    name: str,
+    order: int | Callable[..., int],
+    grid: str = "logsnr",
+    stochastic: bool = False,
+    budget: Callable[..., tuple[int, dict[str, Any]]] | None = None,
+) -> Callable[[Callable[..., Table]], Callable[..., Table]]:
+    """Register a function `(process, nodes, *, options) -> Table` as a solver.
+
+    Args:
+        order: of accuracy, an int or a function of the options. grid: the default. stochastic: whether it draws noise.
+        budget: `(nfe, zero, **options) -> (steps, options)` where a budget of calls is not found by counting the calls of a compiled
+            plan; `zero`: whether the last step goes to sigma = 0.
+    """
+
+    def add(build: Callable[..., Table]) -> Callable[..., Table]:
+        summary = (inspect.getdoc(build) or name).split("\n")[0]
+        SOLVERS[name] = Solver(name, build, order, grid, summary, stochastic, budget)
+        return build
+
+    return add
+
+
+def plan(
+    name: str,
+    process: Process,
+    steps: int | None = None,
+    *,
+    nfe: int | None = None,
+    grid: str | Sequence[Any] | Tensor | None = None,
+    end: str = "denoise",
+    span: tuple[float, float] = (1.0, 0.0),
+    **options: Any,
+) -> Plan:
+    """Compile a solver.
+
+    Args:
+        name: see `reverie solvers`. process: the model's.
+        steps: N steps, N + 1 nodes. nfe: instead, the most steps that N calls of the model allow.
+        grid: a name, N + 1 times, or N + 1 (sigma, label) pairs; each solver has a default.
+        end: "denoise" (default: the last row goes to sigma = 0), "sigma_min", or "zero" (sigma = 0 as a node of its own after t_min).
+        span: the part of the grid's curve, 1 = noise, 0 = data.
+        options: the solver's own, e.g. `eta=` for ddim; `reverie solvers` lists them.
+
+    Raises:
+        UnknownNameError: solver, grid, end or option (with the nearest names). ArgumentError: steps and budget. TimeError: see `grids`.
+
+    >>> import reverie as rv
+    >>> plan("dpmpp-2m", rv.process.vp(), steps=8).nfe
+    8
+    """
+    if name not in SOLVERS:
+        raise unknown("solver", name, SOLVERS)
+    if not isinstance(process, Process):
+        raise ArgumentError(
+            f"process must be a reverie Process (rv.process.vp(), a model's .process), got {process!r:.100}"
+        )
+    entry = SOLVERS[name]
+    for option in options:
+        if option not in entry.options:
+            near = difflib.get_close_matches(option, entry.options, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ArgumentError(
+                f"{name!r} has no option {option!r}{hint} It takes: {', '.join(entry.options) or 'none'}"
+            )
+    grid = entry.grid if grid is None else grid
+    if (steps is None) == (nfe is None) and isinstance(grid, str):
+        raise ArgumentError(f"give either steps=N or nfe=N, got steps={steps!r} and nfe={nfe!r}")
+    if nfe is None:
+        return _compile(entry, process, steps, grid, end, span, options)
+    if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
+        raise ArgumentError(f"nfe must be a whole number of at least 1, got {nfe!r}")
+    if not isinstance(grid, str):
+        raise ArgumentError("nfe= chooses the number of nodes; with a given grid leave it out")
+    if entry.budget is not None:
+        zero = end != "sigma_min" or process.t_min == process.t_clean
+        steps, options = entry.budget(nfe, zero, **options)
+        return _compile(entry, process, steps, grid, end, span, options)
+    return _within(nfe, lambda n: _compile(entry, process, n, grid, end, span, options))
+
+
+def _within(nfe: int, compiled: Callable[[int], Plan]) -> Plan:
+    """The plan of the most steps that takes at most nfe calls, by bisection: calls grow with steps."""
+    best, error, low, high, n = None, None, 1, nfe, nfe
+    while low <= high:
+        try:
+            found = compiled(n)
+        except TimeError as full:  # more steps than the grid holds
+            found, error = None, full
+        if found is not None and found.nfe is not None and found.nfe <= nfe:
+            best, low = found, n + 1
+        else:
+            high = n - 1
+        n = (low + high) // 2
+    if best is None:
+        raise error or ArgumentError(f"one step already takes more than nfe={nfe} calls")
+    return best
+
+
+def _compile(
+    entry: Solver,
+    process: Process,
+    steps: int | None,
+    grid: str | Sequence[Any] | Tensor,
+    end: str,
+    span: tuple[float, float],
+    options: Mapping[str, Any],
+) -> Plan:
+    at = nodes(process, grid, steps, end, span)
+    table = entry.build(process, at, **options)
+    if not isinstance(grid, str):
+        end = "denoise" if at[-1].sigma == 0 else "given"
+    return Plan(
+        entry.name,
+        process,
+        tuple(table.stages),
+        at[0].t,
+        table.kinds,
+        entry.order_of({**entry.options, **options}),
+        grid if isinstance(grid, str) else "given",
+        end,
+        dict(options),
+        papers=tuple(getattr(entry.build, "__papers__", ())) + tuple(getattr(entry.build, "__cites__", ())),
+    )

@@ -1,0 +1,126 @@
+"""What a recipe trains: the network, the loss of a step, the figures on held-out data, and the card of the finished
+model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reverie.base import ArgumentError, Noise, unknown
+from reverie.base.noise import TRAIN
+from reverie.data import digits
+from reverie.measure import Judge
+from reverie.model import Model
+from reverie.nets import NETS, build
+from reverie.process import from_spec
+from reverie.train.batches import augmented, rows
+from reverie.train.objectives import classification, denoising, stratified, times
+from reverie.train.recipe import Recipe
+
+__all__ = ["Task", "task"]
+
+CHECK = 2**31  # held-out noise is drawn for this step, which no training reaches
+DRAWS = 4  # noise draws a held-out sample
+
+DATA_SETS: dict[str, Callable[[str], tuple[Tensor, Tensor]]] = {"digits": digits}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training made concrete; all of it a pure function of the recipe.
+
+    Attributes:
+        net: with fresh weights. loss: step -> scalar loss of `net`. check: figures of `net` on held-out data.
+        card: what the model file says beside the weights.
+    """
+
+    net: nn.Module
+    loss: Callable[[int], Tensor]
+    check: Callable[[], dict[str, float]]
+    card: dict[str, Any]
+
+
+def task(recipe: Recipe) -> Task:
+    """The task of a recipe; weights are drawn from torch's global generator.
+
+    Raises:
+        UnknownNameError: data or a network of an unknown name. ArgumentError: what its network, process or model
+            refuses.
+    """
+    if recipe.data not in DATA_SETS:
+        raise unknown("data set", recipe.data, DATA_SETS)
+    load = DATA_SETS[recipe.data]
+    net = build(recipe.net["name"], recipe.net.get("args"), NETS | {"judge": Judge})
+    make = _denoising if recipe.task == "denoising" else _classification
+    return make(recipe, net, load("train"), load("heldout"))
+
+
+def _card(recipe: Recipe, net: nn.Module, kind: str, classes: int) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "kind": kind,
+        "name": recipe.name,
+        "net": {"name": recipe.net["name"], "args": getattr(net, "config", dict(recipe.net.get("args", {})))},
+        "classes": [str(c) for c in range(classes)],
+        "data": recipe.data,
+        "recipe": recipe.spec(),
+    }
+
+
+def _classification(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> Task:
+    def loss(step: int) -> Tensor:
+        pick = rows(recipe.seed, step, recipe.batch, len(train[0]))
+        return classification(net, augmented(train[0][pick], recipe.augment, recipe.seed, step), train[1][pick])
+
+    def check() -> dict[str, float]:
+        logits = net(held[0])
+        right = (logits.argmax(1) == held[1]).double().mean().item()
+        return {"heldout": nn.functional.cross_entropy(logits, held[1]).item(), "accuracy": right}
+
+    return Task(net, loss, check, _card(recipe, net, "reverie-judge", int(train[1].max()) + 1))
+
+
+def _denoising(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> Task:
+    classes = int(train[1].max()) + 1
+    model = Model(
+        net, from_spec(dict(recipe.process)), recipe.predicts, recipe.label, {"class_labels": classes}, name=recipe.name
+    )
+    law, noise = recipe.times, Noise(recipe.seed)
+
+    def sample(x0: Tensor, labels: Tensor, step: int, drop: float) -> Tensor:
+        slots = range(len(x0))
+        u = noise.uniform((2,), index=slots, stage=step, stream=TRAIN)
+        eps = noise.normal(tuple(x0.shape[1:]), index=slots, stage=step, stream=TRAIN)
+        t = times(model.process, stratified(u[:, 0]), law.law, law.mean, law.std)
+        cond = {"class_labels": torch.where(u[:, 1] < drop, classes, labels)}
+        return denoising(model, x0, t, eps, cond)
+
+    def loss(step: int) -> Tensor:
+        pick = rows(recipe.seed, step, recipe.batch, len(train[0]))
+        return sample(augmented(train[0][pick], recipe.augment, recipe.seed, step), train[1][pick], step, recipe.drop)
+
+    def check() -> dict[str, float]:
+        size = len(held[0])
+        pick = torch.arange(size) * len(train[0]) // size  # as many trained ones, evenly spread
+        means = {"heldout": held, "trained": (train[0][pick], train[1][pick])}
+        return {
+            k: sum(sample(*pair, CHECK + draw, 0.0).item() for draw in range(DRAWS)) / DRAWS
+            for k, pair in means.items()
+        }
+
+    card = _card(recipe, net, "reverie-model", classes)
+    if not isinstance(recipe.predicts, str):
+        raise ArgumentError(f"a recipe names its prediction type, got {recipe.predicts!r}")
+    card |= {
+        "process": model.process.spec(),
+        "predicts": recipe.predicts,
+        "label": recipe.label,
+        "null": {"class_labels": classes},
+        "shape": list(train[0].shape[1:]),
+    }
+    return Task(net, loss, check, card)
