@@ -10,7 +10,6 @@ import torch
 from reverie.base import ArgumentError, FileError, ShapeError
 from reverie.data import digits
 from reverie.measure import Judge, judge
-from reverie.measure import judge as judge_function
 
 
 def test_it_reads_held_out_digits() -> None:
@@ -59,13 +58,11 @@ def test_errors_name_what_is_wrong() -> None:
 
 
 def test_a_damaged_file_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    import reverie.measure.judge  # noqa: F401
-
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda self: read(self)[:-10])
-    judge_function.cache_clear()
+    judge.cache_clear()
     with pytest.raises(FileError, match="install reverie again"):
         judge()
     monkeypatch.undo()
-    judge_function.cache_clear()
+    judge.cache_clear()
     assert judge().accuracy(*digits("heldout")) >= 0.985

@@ -17,7 +17,7 @@ def test_oracle_all_pairs() -> None:
 
 
 def test_identity_a_member_is_at_zero() -> None:
-    r = torch.randn(9, 4, generator=torch.Generator().manual_seed(1)) + 1000
+    r = torch.randn(9, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 1000
     assert nearest_distance(r, r).tolist() == [0.0] * 9
 
 

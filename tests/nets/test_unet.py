@@ -69,6 +69,13 @@ def test_every_condition_matters() -> None:
         assert (other - base).flatten(1).abs().amax(1).min() > 1e-4
 
 
+def test_the_way_up_sees_the_way_down() -> None:
+    """With nothing passed to the lowest level, the picture still comes through."""
+    net, (x, label, c) = _random(UNet()), _inputs()
+    nn.init.zeros_(net.down[1].weight)
+    assert (net(x.flip(3), label, c) - net(x, label, c)).abs().amax() > 1e-3
+
+
 def test_bits_of_a_row_depend_on_neither_place_nor_neighbours() -> None:
     net, (x, label, c) = _random(UNet(widths=(32, 64))), _inputs()
     order = torch.randperm(16, generator=torch.Generator().manual_seed(2))

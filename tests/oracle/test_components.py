@@ -33,3 +33,13 @@ def test_spectrum_rebuilds_and_cuts_rounding():
 
 def test_python_numbers_keep_double_precision():
     assert as_float64([0.1], "means").item() == 0.1
+
+
+def test_total_of_one_long_row_is_that_of_the_row_among_others():
+    """`Tensor.sum` splits a single long row among threads and rounds differently (seen with two threads)."""
+    x, threads = normal(3, 70_001), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert all(torch.equal(total(x[i : i + 1].clone())[0], total(x)[i]) for i in range(3))
+    finally:
+        torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ A Philox counter gives four words, hence four draws. A sample of n elements uses
 draw e div m of counter e mod m. Philox (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011)
 is integer arithmetic, so it is exact everywhere. So that the floats are too, logarithm, sine and cosine are polynomials
 here, evaluated and the square root is Heron's, one IEEE operation (+, -, *, /) at a time: a library's `log` rounds differently in the vector body and
-in the tail of a tensor, so a value would depend on where it stands. Every draw is a float32 number, accurate to 3 units
+in the tail of a tensor, so a value would depend on where it stands. Every draw is a float32 number, accurate to 5 units
 in the last place; other types are conversions of it, so that a float64 run sees the noise of the float32 run.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ PRIOR, PLAN, HOOK, DATA, TRAIN = range(5)
 
 _LOW = 0xFFFFFFFF
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85  # Philox's Weyl increments of the key: golden ratio, sqrt(3) - 1
+_CHUNK_CPU, _CHUNK_ELSEWHERE = 1 << 17, 1 << 22  # counters worked on at a time, in six int64 buffers of that length
 _UNIFORM, _INTEGERS = 1 << 15, 1 << 14  # kinds of draw, as bits of the stream, so that no two kinds share a word
 
 
@@ -62,7 +64,7 @@ class Noise:
         seed: an integer in [0, 2^64).
 
     Every method takes `shape`, the shape of one sample; `index`, the B sample ids in [0, 2^48) as a list or an integer
-    tensor; `stage` in [0, 2^32); and `stream` in [0, 2^14). Memory beyond the result is bounded (about 4 MB on the CPU).
+    tensor; `stage` in [0, 2^32); and `stream` in [0, 2^14). Memory beyond the result is bounded (about 8 MB on the CPU).
 
     Raises:
         ArgumentError: for a value outside these ranges.
@@ -185,12 +187,11 @@ class _Job:
         self.size = math.prod(shape)
         _check("number of elements of one sample", self.size, 1 << 34)
         self.blocks = -(-self.size // 4)
-        self.key = (seed & _LOW, seed >> 32)
+        self.key = (int(seed) & _LOW, int(seed) >> 32)
         row = steps.repeat_interleave(len(ids)), ids.repeat(len(steps))
         self.counters = [c[:, None] for c in (row[0], row[1] & _LOW, (row[1] >> 32) | ((stream | kind) << 16))]
         self.device = ids.device
-        # On the CPU six int64 buffers of this many elements are worked on at a time; elsewhere launches dominate.
-        self.chunk = 1 << (16 if self.device.type == "cpu" else 22)
+        self.chunk = _CHUNK_CPU if self.device.type == "cpu" else _CHUNK_ELSEWHERE
 
     def empty(self, dtype: torch.dtype) -> Tensor:
         """(rows, 4, blocks) for the result, padded to whole counters."""
@@ -228,7 +229,8 @@ def _philox(
     the right bits, and only a factor needs a clean upper half, so lo() is left out. The block number (1, C) and the rest
     of the counter (R, 1) meet in the first rounds, of which most is therefore small.
     """
-    keys = torch.tensor([[(k + r * w) & _LOW for k, w in zip(key, (_W0, _W1), strict=True)] for r in range(10)])
+    schedule = [[(k + r * w) & _LOW for k, w in zip(key, (_W0, _W1), strict=True)] for r in range(10)]
+    keys = torch.tensor(schedule, device="cpu")  # 0-dim CPU operands, as _scalars
     a, b, c, d, p, q = buffers
     block, stage, low, high = counters
 
@@ -277,7 +279,10 @@ def _box_muller(words: Sequence[Tensor], spare: Sequence[Tensor], out: Tensor) -
 
 
 def _sqrt(x: Tensor, y: Tensor, spare: Tensor) -> Tensor:
-    """sqrt(x) in y for x >= +0: half the exponent (3.5 % off), then Heron's y <- (y + x/y)/2 thrice (torch.sqrt is not IEEE's)."""
+    """sqrt(x) in y, x >= +0: halve the exponent (3.5 % off), then Heron's y <- (y + x/y)/2 thrice; sqrt(0) is 1e-20.
+
+    Not `torch.sqrt`, which is not the correctly rounded root on every machine: vector libraries err in the last bit.
+    """
     torch.bitwise_right_shift(x.view(torch.int32), _1, out=y.view(torch.int32)).add_(_HALFWAY)
     for _ in range(3):
         y.add_(torch.div(x, y, out=spare)).mul_(_HALF)
@@ -294,7 +299,7 @@ def _horner(coefficients: Sequence[Tensor], x: Tensor, out: Tensor) -> Tensor:
 
 
 def _check(name: str, value: object, stop: int, low: int = 0) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < stop:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) < stop:
         raise ArgumentError(f"{name} is {value!r}; it must be an int in [{low}, {stop})")
 
 
@@ -312,7 +317,7 @@ def _integers(name: str, values: Iterable[int] | Tensor, stop: int) -> Tensor:
     listed = list(values)
     for value in listed:
         _check(name, value, stop)
-    return torch.tensor(listed, dtype=torch.int64)
+    return torch.tensor([int(value) for value in listed], dtype=torch.int64, device="cpu")
 
 
 def _floating(dtype: torch.dtype) -> torch.dtype:

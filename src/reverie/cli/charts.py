@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from reverie.base import ArgumentError
 
@@ -31,7 +32,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], ticks: Sequence[i
         from matplotlib.ticker import FixedLocator, NullLocator
     except ImportError:
         raise ArgumentError("the charts need matplotlib, which is not installed: pip install 'reverie[plot]'") from None
-    style = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.size": 11}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.size": 11}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(5.4, 3.9), layout="constrained")
         axes = figure.add_subplot()
@@ -59,4 +60,5 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], ticks: Sequence[i
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", svg, count=1)
+    head, rest = svg.split(">", 1)
+    return re.sub(r' (width|height)="[^"]*"', "", head) + ">" + rest

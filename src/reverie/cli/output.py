@@ -59,9 +59,7 @@ class Output:
                 raise FileError(
                     f"cannot make the folder {self.name!r}: {error.strerror or error}; choose another place"
                 ) from None
-        check_writable(self.partial)
-        if not self.folder:
-            check_writable(self.path)
+        check_writable(self.partial if self.folder else self.path)
 
     @property
     def partial(self) -> Path:

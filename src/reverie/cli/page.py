@@ -12,19 +12,19 @@ from torch import Tensor
 
 from reverie.cli.charts import COLOURS, curves
 from reverie.cli.sheet import pixels
-from reverie.cli.showcase import BUDGETS, FINE, SCALE, SHOWN, SOLVERS, Findings
+from reverie.cli.showcase import BUDGETS, COUNT, FINE, LONG, SCALE, SHOWN, SOLVERS, Findings
 from reverie.cli.style import CSS
 
 __all__ = ["page"]
 
 
 def strip(x: Tensor, gap: int = 1) -> str:
-    """Grey pictures `(n, 1, H, W)` in [-1, 1] in a row as a data URI: ink dark, paper clear."""
-    tiles = 255 - pixels(x)[..., 0]
+    """Grey pictures `(n, 1, H, W)` in [-1, 1], ink 1, in a row as a data URI: black ink on nothing."""
+    tiles = pixels(x)[..., 0]
     n, height, width = tiles.shape
-    row = torch.zeros(2, height, n * (width + gap) - gap, dtype=torch.uint8)
+    row = torch.zeros(2, height, n * (width + gap) - gap, dtype=torch.uint8)  # black, as opaque as there is ink
     for i, tile in enumerate(tiles):
-        row[:, :, i * (width + gap) : i * (width + gap) + width] = torch.stack([tile, torch.full_like(tile, 255)])
+        row[1, :, i * (width + gap) : i * (width + gap) + width] = tile
     buffer = io.BytesIO()
     Image.fromarray(row.permute(1, 2, 0).contiguous().numpy(), mode="LA").save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -62,7 +62,7 @@ def _chart(found: Findings, guided: bool) -> str:
         s: [(float(t.calls), t.error) for b in BUDGETS if (t := found.trials[guided, s, b]).calls > 1] for s in SOLVERS
     }
     title = f"Guided, scale {SCALE:g}" if guided else "Unguided"
-    return f'<div class="chart"><h3>{title}</h3>{curves(lines, (3, 4, 5, 6, 8, 10, 14, 20), f"g{int(guided)}")}</div>'
+    return f'<div class="chart"><h3>{title}</h3>{curves(lines, BUDGETS, f"g{int(guided)}")}</div>'
 
 
 def _quality(found: Findings) -> str:
@@ -93,17 +93,19 @@ def page(found: Findings, seconds: float) -> str:
     """The whole page as text."""
     import reverie
 
-    eight, long = found.of("dpmpp-2m", 8), found.of("dpmpp-2m", 50)
-    ddim = found.trials[False, "ddim", 20].error
-    reached = min((b for b in BUDGETS if min(found.trials[False, s, b].error for s in SOLVERS) <= ddim), default=20)
+    eight, long = found.of("dpmpp-2m", 8), found.of("dpmpp-2m", LONG)
+    ddim = found.trials[False, "ddim", BUDGETS[-1]].error
+    reached = min(
+        (b for b in BUDGETS if min(found.trials[False, s, b].error for s in SOLVERS) <= ddim), default=BUDGETS[-1]
+    )
     keys = "".join(f'<b style="--c:{COLOURS[s]}">{s}</b>' for s in SOLVERS)
     figures = (
         (
             f"{eight.right:.1%}",
             f"of {found.samples} samples at 8 evaluations are read as their class; real held-out digits: {found.real:.1%}",
         ),
-        (f"{eight.frechet / long.frechet:.2f}×", "the Fréchet distance at 8 evaluations, in units of that at 50"),
-        (f"{reached}", "evaluations are as near to the fine solution as 20 of DDIM"),
+        (f"{eight.frechet / long.frechet:.2f}×", f"the Fréchet distance at 8 evaluations, in units of that at {LONG}"),
+        (f"{reached}", f"evaluations are as near to the fine solution as {BUDGETS[-1]} of DDIM"),
     )
     big = "".join(f"<div><strong>{a}</strong><span>{b}</span></div>" for a, b in figures)
     return f"""<!doctype html>
@@ -111,10 +113,12 @@ def page(found: Findings, seconds: float) -> str:
 <meta name="color-scheme" content="light dark"><title>Reverie: handwritten digits in a few evaluations</title><style>{CSS}</style></head><body><main>
 <header><p class="brand">Reverie</p><h1>Handwritten digits in a few evaluations</h1>
 <p>A trained diffusion model turns noise into a picture by asking its network again and again. A good solver asks seldom. Every row
-below starts from the same ten noises, on the model <code>{html.escape(found.model)}</code>: what differs is only the solver, and how often it asks.</p></header>
+below starts from the same ten noises, on the model <code>{html.escape(found.model)}</code>: what differs
+is only the solver, and how often it asks.</p></header>
 <section class="figures">{big}</section>
 <section><h2>The pictures</h2>
-<p>The error is the median relative distance, over {30} samples, to the model's own fine solution from the same noise: it is the solver's alone.</p>
+<p>The error is the median relative distance, over {COUNT} samples, to the model's own fine solution from the same
+noise: it is the solver's alone.</p>
 <div class="tabs"><input type="radio" name="g" id="plain" checked><label for="plain">unguided</label>
 <input type="radio" name="g" id="guided"><label for="guided">guided, scale {SCALE:g}</label>
 <div class="tab plain">{_gallery(found, False)}</div><div class="tab guided">{_gallery(found, True)}</div></div></section>

@@ -115,8 +115,8 @@ def process(text: str) -> Process:
         raise unknown("process or model", text, [*_PROCESSES, *house_models()]) from None
 
 
-def cycled(model: Model, prompt: str | None, ids: Sequence[int]) -> tuple[dict[str, Any], list[str] | None]:
-    """The condition of each sample, and what to call it: sample i gets entry i mod K of the prompt's K.
+def cycled(model: Model, prompt: str | None, ids: Sequence[int]) -> tuple[dict[str, Any], list[str] | None, int]:
+    """The condition of each sample, what to call it, and K: sample i gets entry i mod K of the prompt's K.
 
     So what a sample shows is a function of its id, in any job. Without a prompt, a model of classes cycles through all of them.
 
@@ -127,10 +127,10 @@ def cycled(model: Model, prompt: str | None, ids: Sequence[int]) -> tuple[dict[s
     if model.embed is None:
         if prompt is not None:
             raise ArgumentError(f"{model.name} takes no prompt, got {prompt!r}; leave it out")
-        return {}, None
+        return {}, None, 1
     if prompt is None and classes is None:
-        return {}, None
+        return {}, None, 1
     pool = model.embed("all" if prompt is None else prompt)
     cond = {name: value[torch.tensor([i % len(value) for i in ids])] for name, value in pool.items()}
     names = [str(classes[c]) for c in cond["class_labels"].tolist()] if classes and "class_labels" in cond else None
-    return cond, names
+    return cond, names, max(map(len, pool.values()), default=1)

@@ -163,8 +163,7 @@ def sample(
     table = _plan(base, plan, solver or "dpmpp-2m", steps, nfe, grid, end or "denoise", more)
     guided = base if guidance is None else base | guidance
     ids = list(range(start, start + n))
-    cond, names = parse.cycled(base, prompt, ids)
-    cycle = len({tuple(row) for row in zip(*(v.tolist() for v in cond.values()), strict=True)}) if cond else 1
+    cond, names, cycle = parse.cycled(base, prompt, ids)
     if base.codec is None:
         target.check(base.shape)
     said = {"guide": guide, "prompt": prompt, "seed": seed, "batch": batch, "device": device}

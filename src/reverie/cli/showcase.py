@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reverie.base import ArgumentError
 from reverie.data import digits
 from reverie.guide import CFG
 from reverie.measure import Judge, frechet_distance
@@ -22,7 +23,7 @@ from reverie.model import Model
 from reverie.process import vp
 from reverie.solve import OrderCheck, check_order, plan, sample
 
-__all__ = ["BUDGETS", "SHOWN", "SOLVERS", "Findings", "Quality", "Trial", "measure"]
+__all__ = ["BUDGETS", "COUNT", "FINE", "LONG", "SCALE", "SHOWN", "SOLVERS", "Findings", "Quality", "Trial", "measure"]
 
 SOLVERS = ("ddim", "heun", "dpm-fast", "dpmpp-2m", "dpmpp-3m")
 SHOWN = (4, 6, 8)
@@ -33,11 +34,13 @@ SCALE = 2.0
 """Of classifier-free guidance."""
 FINE = 100
 """Evaluations of the fine solution, by dpmpp-3m."""
-_COUNT = 30
+COUNT = 30
+"""Samples behind an error."""
+LONG = 50
+"""Evaluations that quality is compared with."""
 _ORDERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ddim", {}), ("heun", {}), ("dpm-fast", {}), ("dpmpp-2m", {}), ("dpmpp-3m", {}), ("dpmpp-3m", {"released": True})
 )  # fmt: skip
-_LONG = 50
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,10 @@ class Findings:
 
     def summary(self) -> list[str]:
         """The figures that matter, a line each."""
-        eight, long = self.of("dpmpp-2m", 8), self.of("dpmpp-2m", _LONG)
+        eight, long = self.of("dpmpp-2m", 8), self.of("dpmpp-2m", LONG)
         return [
             f"8 evaluations: {eight.right:.1%} read as their class (real held-out digits: {self.real:.1%})",
-            f"Fréchet distance at 8 evaluations: {eight.frechet:.2f}, {eight.frechet / long.frechet:.2f} times that at {_LONG}",
+            f"Fréchet distance at 8 evaluations: {eight.frechet:.2f}, {eight.frechet / long.frechet:.2f} times that at {LONG}",
         ]
 
 
@@ -104,9 +107,16 @@ def measure(
     Args:
         model: takes `class_labels`. judge: who reads the samples. samples: of each quality figure. seed: of all noise.
         tell: called with what is being done and the share, in [0, 1], that is finished.
+
+    Raises:
+        ArgumentError: a model of other data.
     """
+    if model.shape != (1, 8, 8) or "class_labels" not in (model.null or {}):
+        raise ArgumentError(
+            f"the demo needs a class-conditional model of 8x8 digits; {model.name} has states of shape {model.shape}"
+        )
     found = Findings(model.name, samples, seed)
-    rows = {"curves": _COUNT * 3 * (len(SOLVERS) * sum(BUDGETS) + FINE), "quality": samples * (2 * sum(SHOWN) + _LONG)}
+    rows = {"curves": COUNT * 3 * (len(SOLVERS) * sum(BUDGETS) + FINE), "quality": samples * (2 * sum(SHOWN) + LONG)}
     whole, done = sum(rows.values()) * 1.15, 0.0  # the rest is the checks of order
 
     def spend(what: str, amount: float) -> None:
@@ -114,19 +124,19 @@ def measure(
         done += amount
         tell(what, min(1.0, done / whole))
 
-    classes = torch.arange(_COUNT) % 10
+    classes = torch.arange(COUNT) % 10
     for guided in (False, True):
         m = model | CFG(SCALE) if guided else model
-        cost = _COUNT * (2 if guided else 1)
-        common: dict[str, Any] = {"cond": {"class_labels": classes}, "seed": seed, "batch": _COUNT}
+        cost = COUNT * (2 if guided else 1)
+        common: dict[str, Any] = {"cond": {"class_labels": classes}, "seed": seed, "batch": COUNT}
         tell("the fine solution", done / whole)
-        fine = sample(m, _COUNT, solver="dpmpp-3m", nfe=FINE, **common)
+        fine = sample(m, COUNT, solver="dpmpp-3m", nfe=FINE, **common)
         found.fine[guided] = fine[:10]
         spend("error curves", cost * FINE)
         for solver in SOLVERS:
             for budget in BUDGETS:
                 table = plan(solver, model.process, nfe=budget)
-                x = sample(m, _COUNT, plan=table, **common)
+                x = sample(m, COUNT, plan=table, **common)
                 error = ((x - fine).flatten(1).norm(dim=1) / fine.flatten(1).norm(dim=1)).median().item()
                 found.trials[guided, solver, budget] = Trial(solver, table.nfe or 0, error, x[:10])
                 spend("error curves" + (", guided" if guided else ""), cost * budget)
@@ -136,7 +146,7 @@ def measure(
     found.frechet_real = frechet_distance(reference, judge.features(held[0]))
     labels = torch.arange(samples) % 10
     for solver in ("ddim", "dpmpp-2m"):
-        for budget in (*SHOWN, _LONG) if solver == "dpmpp-2m" else SHOWN:
+        for budget in (*SHOWN, LONG) if solver == "dpmpp-2m" else SHOWN:
             tell(f"{samples} samples, {solver}, {budget} calls", done / whole)
             x = sample(
                 model,

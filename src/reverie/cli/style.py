@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["CSS"]
 
 CSS = """
-:root { color-scheme: light dark; --paper: #fbfaf7; --card: #ffffff; --ink: #1b1b20; --soft: #66666f; --line: #e5e2da; --accent: #3f7fe0; }
+:root { color-scheme: light dark; --serif: "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, serif;
+  --paper: #fbfaf7; --card: #ffffff; --ink: #1b1b20; --soft: #66666f; --line: #e5e2da; --accent: #3f7fe0; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #131317; --card: #1b1b21; --ink: #ecebe6; --soft: #9c9ca6; --line: #2e2e37; --accent: #7aa9f2; }
   img { filter: invert(1); }
@@ -16,8 +17,8 @@ body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.55
 main { max-width: 1200px; margin: 0 auto; padding: 64px 28px 48px; }
 header { max-width: 46rem; }
 .brand { margin: 0 0 6px; color: var(--accent); font-weight: 600; letter-spacing: .02em; }
-h1 { margin: 0 0 14px; font: 500 clamp(2rem, 4.6vw, 3.1rem)/1.12 "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, serif; letter-spacing: -.015em; }
-h2 { margin: 0 0 8px; font: 500 1.65rem/1.2 "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, serif; }
+h1 { margin: 0 0 14px; font: 500 clamp(2rem, 4.6vw, 3.1rem)/1.12 var(--serif); letter-spacing: -.015em; }
+h2 { margin: 0 0 8px; font: 500 1.65rem/1.2 var(--serif); }
 h3 { margin: 0 0 10px; font-size: 1rem; font-weight: 600; }
 h3 small { color: var(--soft); font-weight: 400; font-size: .9rem; }
 p { margin: 0 0 16px; max-width: 46rem; }
@@ -27,12 +28,13 @@ code { font: .875em ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono"
 section { margin-top: 60px; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 28px; margin-top: 36px;
   border-block: 1px solid var(--line); padding: 24px 0; }
-.figures strong { display: block; font: 500 2.6rem/1.1 "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, serif; font-variant-numeric: lining-nums; }
+.figures strong { display: block; font: 500 2.6rem/1.1 var(--serif); font-variant-numeric: lining-nums; }
 .figures span { display: block; margin-top: 6px; color: var(--soft); font-size: .92rem; max-width: 21rem; }
-b { font-weight: 600; } b[style]::before { content: ""; display: inline-block; width: .62em; height: .62em; margin-right: .5em; border-radius: 50%; background: var(--c); }
+b { font-weight: 600; }
+b[style]::before { content: ""; display: inline-block; width: .62em; height: .62em; margin-right: .5em; border-radius: 50%; background: var(--c); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 20px; }
 .card, .fine, .chart { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 18px 20px; }
-.card h3 { font: 500 1.5rem/1 "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, serif; margin-bottom: 16px; }
+.card h3 { font: 500 1.5rem/1 var(--serif); margin-bottom: 16px; }
 .card h3 small { font: 400 .95rem ui-sans-serif, system-ui, sans-serif; }
 .fine { margin-bottom: 20px; }
 .fine figure { display: grid; grid-template-columns: minmax(200px, 1fr) 2.2fr; gap: 20px; align-items: center; }
@@ -43,7 +45,8 @@ figcaption { display: flex; justify-content: space-between; gap: 12px; margin-bo
 figcaption span { color: var(--soft); font-variant-numeric: tabular-nums; }
 img { display: block; width: 100%; image-rendering: pixelated; }
 .tabs > input { position: absolute; opacity: 0; }
-.tabs > label { display: inline-block; padding: 6px 16px; margin: 0 6px 18px 0; border: 1px solid var(--line); border-radius: 99px; cursor: pointer; color: var(--soft); font-size: .92rem; }
+.tabs > label { display: inline-block; padding: 6px 16px; margin: 0 6px 18px 0; border: 1px solid var(--line); border-radius: 99px;
+  cursor: pointer; color: var(--soft); font-size: .92rem; }
 .tabs > input:checked + label { background: var(--ink); border-color: var(--ink); color: var(--paper); }
 .tabs > input:focus-visible + label { outline: 2px solid var(--accent); outline-offset: 2px; }
 .tab { display: none; } #plain:checked ~ .plain, #guided:checked ~ .guided { display: block; }
@@ -60,7 +63,8 @@ td i { display: inline-block; vertical-align: middle; width: 64px; height: 6px; 
   background: linear-gradient(90deg, var(--accent) calc(100% * var(--w)), var(--line) 0); }
 tr.real td { color: var(--soft); }
 tr.real td:last-child { padding-right: 76px; }
-pre { margin: 0 0 14px; padding: 16px 20px; background: var(--card); border: 1px solid var(--line); border-radius: 12px; overflow-x: auto; line-height: 1.6; }
+pre { margin: 0 0 14px; padding: 16px 20px; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  overflow-x: auto; line-height: 1.6; }
 footer { margin-top: 64px; padding-top: 18px; border-top: 1px solid var(--line); font-size: .86rem; }
 @media print { main { padding: 0; } .tab { display: block; } }
 """

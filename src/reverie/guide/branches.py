@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from reverie.base import ArgumentError
+from reverie.base import ArgumentError, ShapeError
 from reverie.model import Cond, Model, merge
 
 __all__ = ["Branches", "Guide", "Guided"]
@@ -113,13 +113,10 @@ class Guided(Model):
                 n: self.base.raw(x, t, label, c, args, c_in, copies, run) for n, c in zip(names, conds, strict=True)
             }
         k = len(names)
-        wide_t = t.repeat(k) if isinstance(t, Tensor) and t.ndim == 1 and len(t) == x.shape[0] else t
-        wide_c = c_in.repeat(k) if isinstance(c_in, Tensor) and c_in.ndim == 1 and len(c_in) == x.shape[0] else c_in
-        if (isinstance(wide_t, Tensor) and wide_t.ndim > 1) or (isinstance(wide_c, Tensor) and wide_c.ndim > 1):
-            return {
-                n: self.base.raw(x, t, label, c, args, c_in, copies, run) for n, c in zip(names, conds, strict=True)
-            }
-        heads = self.base.raw(torch.cat([x] * k), wide_t, label.repeat(k), merged, args, wide_c, copies * k, run)
+        wide = [_repeat(v, k, x.shape[0]) for v in (t, c_in)]
+        heads = self.base.raw(
+            torch.cat([x] * k), wide[0], _repeat(label, k, x.shape[0]), merged, args, wide[1], copies * k, run
+        )
         parts = [h.chunk(k) for h in heads]
         return {n: tuple(p[i] for p in parts) for i, n in enumerate(names)}
 
@@ -136,6 +133,13 @@ class Guided(Model):
         return {k: _null_value(self.base.null[k], v, batch) if k in self.base.null else v for k, v in cond.items()}
 
 
+def _repeat(value: Any, k: int, batch: int) -> Any:
+    """A time, label or factor for k copies of the batch: repeated where it has one entry a sample."""
+    if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch:
+        return value.repeat(k, *[1] * (value.ndim - 1))
+    return value
+
+
 def _null_value(null: Any, given: Any, batch: int) -> Any:
     """The null value in the form of the given one: per sample where that is."""
     if not isinstance(given, Tensor):
@@ -143,7 +147,9 @@ def _null_value(null: Any, given: Any, batch: int) -> Any:
     value = torch.as_tensor(null, device=given.device, dtype=given.dtype)
     if given.ndim == 0:
         return value
-    value = value.reshape(1, *value.shape) if value.ndim < given.ndim else value
+    lacking = given.ndim - value.ndim
+    if lacking > 0:  # one null value for every sample, and for every entry where it has fewer dimensions
+        value = value.expand(1, *given.shape[1:lacking], *value.shape)
     if value.shape[0] not in (1, batch):
-        raise ArgumentError(f"the null condition has {value.shape[0]} rows for a batch of {batch}; give one row")
+        raise ShapeError(f"the null condition has {value.shape[0]} rows for a batch of {batch}; give one row")
     return value.expand(batch, *value.shape[1:])

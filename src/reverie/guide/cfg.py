@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from reverie.base import ArgumentError, cites
+from reverie.base import ArgumentError, ShapeError, cites
 from reverie.guide.branches import Branches, Guided
 from reverie.model import Model
 from reverie.process import per_sample
@@ -67,22 +67,19 @@ class CFG:
         """Every branch that some time needs."""
         return () if isinstance(self.scale, int | float) and self.scale == 1 else ("null",)
 
-    def at(self, t: float | Tensor) -> float | Tensor:
-        """The scale at time t: 1 outside the interval."""
-        inside = (
-            (self.interval[0] <= t) & (t <= self.interval[1])
-            if isinstance(t, Tensor)
-            else self.interval[0] <= t <= self.interval[1]
-        )
-        if isinstance(inside, Tensor):
-            if isinstance(self.scale, Tensor) or callable(self.scale):
-                raise ArgumentError("a scale that is a tensor or a function goes with one time for all samples")
-            return 1.0 + (self.scale - 1.0) * inside.double()
-        if not inside:
+    def at(self, t: float | Tensor, rows: Tensor | None = None) -> float | Tensor:
+        """The scale at time t: 1 outside the interval. `rows`: which entries of a tensor scale the batch holds."""
+        scale = self.scale
+        if isinstance(scale, Tensor) and scale.ndim and rows is not None:
+            scale = scale[rows.to(scale.device)]
+        low, high = self.interval
+        if isinstance(t, Tensor):
+            if callable(scale):
+                raise ArgumentError("a scale that is a function goes with one time for all samples")
+            return 1.0 + (scale - 1.0) * ((low <= t) & (t <= high)).double()
+        if not low <= t <= high:
             return 1.0
-        if callable(self.scale):
-            return float(self.scale(float(t)))
-        return self.scale
+        return float(scale(float(t))) if callable(scale) else scale
 
     def needs(self, t: float | Tensor) -> tuple[str, ...]:
         """The null branch, where the scale is not 1."""
@@ -95,7 +92,11 @@ class CFG:
     ) -> Tensor:
         """current + (w - 1) (base - null), rescaled if asked."""
         base, null = branches["base"][0], branches["null"][0]
-        w = self.at(t)
+        w = self.at(t, None if run is None else run.rows)
+        if isinstance(w, Tensor) and w.ndim == 1 and len(w) not in (1, len(x)):
+            raise ShapeError(
+                f"a guidance scale of shape {tuple(w.shape)} for a batch of {len(x)}; give one, or one a sample"
+            )
         more = per_sample(w, x) - 1 if isinstance(w, Tensor) else w - 1
         guided = current + more * (base - null)
         if self.rescale == 0:

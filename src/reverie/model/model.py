@@ -207,7 +207,8 @@ class Model:
             raise ShapeError("a state is a tensor (B, *shape)")
         if isinstance(t, Tensor):
             per_sample(t, x)  # raises unless it fits
-        label = torch.as_tensor(self.label(t), device=x.device)
+        told = self.label(t)
+        label = told.to(x.device) if isinstance(told, Tensor) else torch.tensor(told, dtype=torch.float64, device=x.device)
         if label.shape[1:].numel() == 1:  # (B, 1, ..., 1) is one time a sample too
             label = label.reshape(-1)
             if len(label) not in (1, x.shape[0]):

@@ -155,8 +155,8 @@ class UNet(nn.Module):
                 f"pictures must be (B, {self.config['channels']}, H, W) with sides divisible by {factor}, "
                 f"got {tuple(x.shape)}"
             )
-        angle = label.to(x.dtype)[:, None] * self.frequencies
-        e = self.embed(torch.cat([angle.cos(), angle.sin()], dim=1))
+        angle = label.float()[:, None] * self.frequencies.float()  # a label rounded to bfloat16 would be another time
+        e = self.embed(torch.cat([angle.cos(), angle.sin()], dim=1).to(x.dtype))
         if self.classes is None and class_labels is not None:
             raise ArgumentError("this network is unconditional (classes=0); do not give class_labels")
         if self.classes is not None:

@@ -30,7 +30,7 @@ class Run:
         stage, k: the current stage and its number. t: its time (of the evaluation, or of the state it makes).
         pred: the prediction of the current stage, from `predicted` to `after`; a hook on `predicted` may set it.
         index: sample ids `(B,)`, which key the noise. noise: where noise comes from. cond: prepared conditions.
-        inputs: named tensors.
+        inputs: named tensors. rows: after `select`, which row of the initial batch each row comes from; None before.
         memory: a dict for whoever needs state in this run, keyed by its owner; tensors in it whose first dimension is the
             batch follow `select`.
         spent: calls of the model and network forwards a sample so far.
@@ -52,7 +52,7 @@ class Run:
         self.memory: dict[Any, Any] = {}
         self.spent = {"calls": 0, "forwards": 0}
         self._batch = x.shape[0]
-        self._rows: Tensor | None = None  # after `select`: which initial sample each row holds
+        self.rows: Tensor | None = None
         self._drawn: dict[int, Tensor] = {}
         self._noises = 0
         self._pred: Prediction | None = None
@@ -122,15 +122,14 @@ class Run:
             if isinstance(noise, Noise):
                 self._drawn = self._block(noise, j)
             else:
-                given = isinstance(noise, Tensor)
-                z = (noise[j] if j < len(noise) else noise[:0]) if given else noise(j)  # type: ignore[index,arg-type,operator]
+                z = noise[j : j + 1].reshape(-1, *noise.shape[2:]) if isinstance(noise, Tensor) else noise(j)
                 if z.shape != (self._batch, *x.shape[1:]):
-                    has = (
+                    given = (
                         f"tensor (draws, B, *shape) has {tuple(noise.shape)}"
-                        if given
+                        if isinstance(noise, Tensor)
                         else f"function gave {tuple(z.shape)}"
-                    )  # type: ignore[union-attr]
-                    raise ShapeError(f"noise {j} of shape {(self._batch, *x.shape[1:])} is needed; the given {has}")
+                    )
+                    raise ShapeError(f"noise {j} of shape {(self._batch, *x.shape[1:])} is needed; the given {given}")
                 self._drawn = {j: z[: len(x)].to(x)}
         return self._drawn[j]
 
@@ -187,8 +186,8 @@ class Run:
         """A tensor coefficient beside the state; one with a batch axis follows `select`."""
         x = self.x
         c = c.to(x)
-        if c.ndim == x.ndim and c.shape[0] == self._batch and self._rows is not None:
-            c = c[self._rows.to(c.device)]
+        if c.ndim == x.ndim and c.shape[0] == self._batch and self.rows is not None:
+            c = c[self.rows.to(c.device)]
         try:
             fits = torch.broadcast_shapes(c.shape, x.shape) == x.shape
         except RuntimeError:
@@ -218,7 +217,7 @@ class Run:
         self.cond = select(self.cond, rows, batch)
         self.inputs = select(self.inputs, rows, batch)
         self.memory = {owner: _reindex(value, rows, batch) for owner, value in self.memory.items()}
-        self._rows = rows if self._rows is None else self._rows[rows]
+        self.rows = rows if self.rows is None else self.rows[rows]
         self._pred = None
         if len(rows) != batch:
             self.index, self._drawn = self.index[: len(rows)], {}

@@ -2,17 +2,18 @@
 
     {"format": "reverie-plan", "version": 1, "solver": ..., "process": {...}, "stages": [{"t", "to", "row": [[symbol, index..., c], ...]}, ...], ...}
 
-A coefficient is a number, or the name of a tensor in `<file>.safetensors`. Reading checks everything and executes nothing.
+A coefficient is a number, or the name of a tensor in `<file>.safetensors`, whose SHA-256 the plan holds. Reading checks everything and
+executes nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from reverie.base import FileError, ReverieError
@@ -24,8 +25,8 @@ from reverie.solve.plan import Plan, Stage
 __all__ = ["FORMAT", "VERSION", "load", "save"]
 
 FORMAT, VERSION = "reverie-plan", 1
-LIMIT = 64 << 20
-"""Largest JSON file read, bytes; tables larger than that belong into tensors."""
+LIMIT, TENSOR_LIMIT = 64 << 20, 2 << 30
+"""Largest JSON and safetensors files read, bytes."""
 MAX_STAGES = 100_000
 
 
@@ -41,7 +42,7 @@ def save(plan: Plan, path: str | Path) -> None:
         if not isinstance(c, Tensor):
             return float(c)
         name = f"stage{k}.term{n}"
-        tensors[name] = c.detach().double().contiguous().cpu()
+        tensors[name] = c.detach().double().cpu().contiguous().clone()  # one storage each
         return name
 
     stages = []
@@ -54,6 +55,11 @@ def save(plan: Plan, path: str | Path) -> None:
         entry |= {"net": s.net} if s.net is not None else {}
         entry |= {"rule": [s.rule[0], dict(s.rule[1])]} if s.rule is not None else {}
         stages.append(entry)
+    blob = b""
+    if tensors:
+        from safetensors.torch import save as to_bytes
+
+        blob = to_bytes(tensors)
     head = {
         "format": FORMAT,
         "version": VERSION,
@@ -69,7 +75,7 @@ def save(plan: Plan, path: str | Path) -> None:
         "bound": plan.bound,
         "papers": list(plan.papers),
         "provenance": dict(plan.provenance),
-        "tensors": sorted(tensors),
+        "tensors": hashlib.sha256(blob).hexdigest() if blob else None,
         "stages": stages,
     }
     try:
@@ -78,11 +84,9 @@ def save(plan: Plan, path: str | Path) -> None:
         raise FileError(
             f"cannot save the plan: {error}; args, options and provenance must be numbers, strings and lists"
         ) from None
-    if tensors:
-        from safetensors.torch import save_file
-
+    if blob:
         with atomic(_beside(target)) as temporary:
-            save_file(tensors, temporary)
+            temporary.write_bytes(blob)
     with atomic(target) as temporary:
         temporary.write_text(text + "\n")
 
@@ -98,15 +102,15 @@ def load(path: str | Path) -> Plan:
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise FileError(f"{str(source)!r} is not a plan: its 'format' is not {FORMAT!r}")
     version = head.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise FileError(
-            f"{str(source)!r} has plan version {version!r}, this Reverie reads up to {VERSION}; upgrade Reverie, or save the plan again"
+            f"{str(source)!r} has plan version {version!r}, this Reverie reads up to {VERSION}; upgrade Reverie, or compile the plan again"
         )
     stages = head.get("stages")
     if not isinstance(stages, list) or len(stages) > MAX_STAGES:
         raise FileError(f"{str(source)!r}: 'stages' must be a list of at most {MAX_STAGES}")
-    tensors = _tensors(source, head.get("tensors"))
     try:
+        tensors = _tensors(source, head.get("tensors"))
         return Plan(
             solver=_typed(head, "solver", str),
             process=from_spec(head["process"]),
@@ -118,34 +122,36 @@ def load(path: str | Path) -> Plan:
             end=_typed(head, "end", str),
             options={k: tuple(v) if isinstance(v, list) else v for k, v in _typed(head, "options", dict).items()},
             rule=None if head.get("rule") is None else (str(head["rule"][0]), dict(head["rule"][1])),
-            bound=head.get("bound"),
-            papers=tuple(head.get("papers", ())),
-            provenance=dict(head.get("provenance", {})),
+            bound=None if head.get("bound") is None else _typed(head, "bound", int),
+            papers=tuple(_typed(head, "papers", list)),
+            provenance=_typed(head, "provenance", dict),
         )
     except FileError:
         raise
     except ReverieError as error:
         raise FileError(f"{str(source)!r} is a malformed plan: {error}") from None
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise FileError(f"{str(source)!r} is a malformed plan: {type(error).__name__} {error}") from None
 
 
-def _tensors(source: Path, names: Any) -> dict[str, Tensor]:
-    if not names:
+def _tensors(source: Path, digest: Any) -> dict[str, Tensor]:
+    if digest is None:
         return {}
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     beside = _beside(source)
+    if not beside.exists():
+        raise FileError(f"{str(source)!r} needs {beside.name!r} beside it, which is missing")
+    blob = read_bytes(beside, TENSOR_LIMIT)
+    if hashlib.sha256(blob).hexdigest() != digest:
+        raise FileError(
+            f"{str(beside)!r} does not belong to {source.name!r}, or is damaged: its SHA-256 differs; save the plan again"
+        )
     try:
-        found = load_file(beside)
-    except FileNotFoundError:
-        raise FileError(f"{str(source)!r} needs {beside.name!r} beside it, which is missing") from None
-    except (SafetensorError, OSError) as error:
+        return {name: c.double() for name, c in load(blob).items()}
+    except (SafetensorError, ValueError) as error:
         raise FileError(f"{str(beside)!r} cannot be read: {error}") from None
-    if set(found) != set(names):
-        raise FileError(f"{str(beside)!r} does not belong to {source.name!r}: their tensor names differ")
-    return found
 
 
 def _stage(k: int, entry: Any, tensors: dict[str, Tensor]) -> Stage:
@@ -159,24 +165,19 @@ def _stage(k: int, entry: Any, tensors: dict[str, Tensor]) -> Stage:
             or any(not isinstance(i, str if symbol == "i" else int) or isinstance(i, bool) for i in index)
         ):
             raise ValueError(f"stage {k}: {term!r:.80} is no term")
-        if isinstance(c, str):
-            value: Coef = tensors[c]
-        else:
-            value = _number(c)
-        good = bool(value.isfinite().all()) if isinstance(value, torch.Tensor) else math.isfinite(value)
-        if not good:
-            raise ValueError(f"stage {k}: coefficient {c!r} is not finite")
-        terms[(symbol, *index)] = value
+        if (key := (symbol, *index)) in terms:
+            raise ValueError(f"stage {k}: two terms of {key}")
+        terms[key] = tensors[c] if isinstance(c, str) else _number(c)
     made = entry.get("rule")
     return Stage(
         Line(terms),
         None if entry["t"] is None else _number(entry["t"]),
         _number(entry["to"]),
-        int(entry["step"]),
-        bool(entry.get("inner", False)),
+        _typed(entry, "step", int),
+        entry.get("inner", False) is True,
         None if entry.get("label") is None else _number(entry["label"]),
         dict(entry.get("args", {})),
-        entry.get("net"),
+        None if entry.get("net") is None else _typed(entry, "net", str),
         None if made is None else (str(made[0]), dict(made[1])),
     )
 
@@ -184,6 +185,8 @@ def _stage(k: int, entry: Any, tensors: dict[str, Tensor]) -> Stage:
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"a number is needed, got {value!r:.80}")
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is not finite")
     return float(value)
 
 

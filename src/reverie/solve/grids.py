@@ -4,7 +4,7 @@ A named grid is a curve u -> t from u = 1 (noise) to u = 0 (data); N steps take 
 the curve. Then `end` says what happens at the data side:
 
     "denoise"    the last node becomes sigma = 0: N rows, N nodes at which the model is asked          (default)
-    "sigma_min"  the last node is t_min; the result keeps that much noise
+    "sigma_min"  the last node is t_min, or the curve's own end where t_min has sigma = 0; the result keeps that much noise
     "zero"       N nodes down to t_min and one more, sigma = 0 (EDM, k-diffusion)
 
 Sources: Lu et al. 2022 (2206.00927, uniform log-SNR), Karras et al. 2022 (2206.00364, eq. 5), Lin et al. 2024 (2305.08891, trailing).
@@ -123,18 +123,18 @@ def nodes(
     first, last = float(span[0]), float(span[1])
     if not 1 >= first > last >= 0:
         raise ArgumentError(f"span goes from at most 1 (noise) down to at least 0 (data), got {span!r}")
-    whole = last == 0
-    own_zero = whole and end == "zero" and p.t_min != p.t_clean
+    curve = GRIDS[grid]
+    own_zero = last == 0 and end == "zero" and curve(p, torch.zeros(1, dtype=torch.float64)).item() != p.t_clean
     if own_zero and steps == 1:
         raise ArgumentError("end='zero' takes at least 2 steps: one node at t_max and one at t_min before sigma = 0")
-    u = torch.linspace(first, last, steps if own_zero else steps + 1, dtype=torch.float64)
-    times = GRIDS[grid](p, u).tolist()
-    if own_zero:
-        times.append(p.t_clean)
-    elif whole and end == "denoise":
-        times[-1] = p.t_clean
-    elif whole and end == "sigma_min":
-        times[-1] = p.t_min
+    times = curve(p, torch.linspace(first, last, steps if own_zero else steps + 1, dtype=torch.float64)).tolist()
+    if last == 0:
+        if math.isfinite(p.lam(p.t_min)):  # no rounding at the end
+            times[-1] = p.t_min
+        if own_zero:
+            times.append(p.t_clean)
+        elif end != "sigma_min":
+            times[-1] = p.t_clean
     _falling(p, times, f"grid {grid!r} with {steps} steps")
     return tuple(Node.at(p, t) for t in times)
 

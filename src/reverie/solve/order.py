@@ -96,16 +96,15 @@ def _residual(name: str, p: Process, h: float, start: float, options: dict[str, 
     return _variance_residual(plan, p, at) if plan.noises else _path_residual(plan, p, at)
 
 
-def _data(p: Process, x: Tensor, t: Tensor, width: float = 0.6) -> Tensor:
+def _data(x: Tensor, alpha: float, sigma: float, width: float = 0.6) -> Tensor:
     """E[x0 | x_t] for data at -1 and +1, each of standard deviation `width`."""
-    a, s = p.alpha(t).reshape(-1, *[1] * (x.ndim - 1)), p.sigma(t).reshape(-1, *[1] * (x.ndim - 1))
-    v = a**2 * width**2 + s**2
-    mean = torch.tanh(a * x / v)
-    return mean + a * width**2 / v * (x - a * mean)
+    v = alpha**2 * width**2 + sigma**2
+    mean = torch.tanh(alpha * x / v)
+    return mean + alpha * width**2 / v * (x - alpha * mean)
 
 
 def _path_residual(plan: Plan, p: Process, at: tuple[Node, ...]) -> float:
-    model = Model(lambda x, t: _data(p, x, t), p, predicts="x0")
+    model = Model(lambda x, t: _data(x, p.alpha(t[0].item()), p.sigma(t[0].item())), p, predicts="x0")
     x = torch.linspace(-1.6, 1.4, 13, dtype=torch.float64)[:, None] * (at[0].alpha + at[0].sigma)
     exact = [x]
     for s, t in pairwise(at):
@@ -124,16 +123,14 @@ def _path_residual(plan: Plan, p: Process, at: tuple[Node, ...]) -> float:
     return float((run(plan, model, x, hooks=Exact()) - exact[-1]).norm())
 
 
-def _fine(p: Process, x: Tensor, s: Node, t: Node, parts: int = 96) -> Tensor:
+def _fine(p: Process, x: Tensor, s: Node, t: Node, parts: int = 24) -> Tensor:
     """The exact path s -> t: classical Runge-Kutta on d(x / alpha) / dratio = eps, in lam, in many parts."""
     h = (t.lam - s.lam) / parts
     y = x / s.alpha
 
     def slope(lam: float, y: Tensor) -> Tensor:  # dy/dlam = -ratio * eps
-        time = p.t_of_lam(lam)
-        a = p.alpha(time)
-        data = _data(p, a * y, torch.full((len(y),), time, dtype=torch.float64))
-        return -(a * y - a * data) / a
+        alpha, sigma = (f(p.t_of_lam(lam)) for f in (p.alpha, p.sigma))
+        return _data(alpha * y, alpha, sigma) - y
 
     for i in range(parts):
         lam = s.lam + i * h

@@ -115,11 +115,13 @@ class Plan:
             raise ArgumentError("a static plan needs at least one stage")
         for kind in self.kinds:
             as_target(kind)
+        check_time("the start", self.start, self.process)
         asked: set[int] = set()
         for k, stage in enumerate(self.table):
             asked |= set() if stage.t is None else {k}
             check_stage(k, stage, asked, len(self.kinds))
-            check_time(k, stage, self.process)
+            for t in (stage.to if stage.t is None else stage.t, stage.to):
+                check_time(f"stage {k}", t, self.process)
 
     def stages(self, run: Run | None = None) -> Iterable[Stage]:
         """The stages: a tuple, or for a dynamic plan a generator that reads the run."""
@@ -218,12 +220,11 @@ def check_stage(k: int, stage: Stage, asked: Container[int], heads: int) -> None
         raise unknown("stage rule", stage.rule[0], RULES)
 
 
-def check_time(k: int, stage: Stage, p: Process) -> None:
-    """Raise `TimeError` where a stage asks outside the process, or leads nowhere."""
+def check_time(what: str, t: float, p: Process) -> None:
+    """Raise `TimeError` where a time lies outside the process."""
     slack = 1e-9 * (p.t_max - p.t_clean)
-    for t in (stage.to if stage.t is None else stage.t, stage.to):
-        if not p.t_clean - slack <= t <= p.t_max + slack:
-            raise TimeError(f"stage {k}: time {t!r} lies outside {p}, which runs from {p.t_max} to {p.t_clean}")
+    if not p.t_clean - slack <= t <= p.t_max + slack:
+        raise TimeError(f"{what}: time {t!r} lies outside {p}, which runs from {p.t_max} to {p.t_clean}")
 
 
 def _finite(c: Coef) -> bool:

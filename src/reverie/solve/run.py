@@ -116,7 +116,7 @@ def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bo
             ctx.raws.append(None)
         else:
             x = ctx.x
-            if ctx._rows is not None:  # a hook has selected samples
+            if ctx.rows is not None:  # a hook has selected samples
                 label = label[: len(x)]
             calls, forwards = model.calls, model.forwards
             said = model.raw(x, f.stage.t, label, ctx.cond, f.stage.args, f.c_in, run=ctx)  # type: ignore[arg-type]

@@ -146,50 +146,44 @@ def sample_blocks(
             "nfe": nfe,
         }
         plan = compile_plan(solver, m.process, grid=grid, end=end, span=span, **budget, **options)
-    elif steps is not None or nfe is not None or grid is not None or options:
+    elif (solver, steps, nfe, grid, end, span, options) != ("dpmpp-2m", None, None, None, "denoise", (1.0, 0.0), {}):
         raise ArgumentError(
-            "a compiled plan has its own steps and grid; give either plan= or solver, steps, nfe, grid and options"
+            "a compiled plan has its own steps and grid; give either plan= or solver, steps, nfe, grid, end, span, options"
         )
     guided = m if guide is None else m | guide
     state = m.shape if shape is None else tuple(shape)
     where = m.device if device is None else torch.device(device)
     if init is not None:
-        init = m.encode(init.to(where))
-        if init.shape[0] != n:
-            raise ShapeError(f"init has {init.shape[0]} samples for a job of {n}")
-        state = tuple(init.shape[1:])
+        if len(init) != n:
+            raise ShapeError(f"init has {len(init)} samples for a job of {n}")
     elif span[0] != 1.0:
         raise ArgumentError(f"span starts at {span[0]}, below the noise end; give init= (the data to start from)")
-    if state is None:
+    elif state is None:
         raise ShapeError(
             "the model does not know its state's shape; give shape=(channels, height, width), without the batch"
         )
     cond = conditions(cond, n, m.null, where)
     inputs = conditions(inputs, n, None, where)
     noise, p = Noise(seed), m.process
-    for done, (positions, rows) in enumerate(blocks(ids, batch)):
+    for positions, rows in blocks(ids, batch):
         take = torch.full((batch,), positions[0], dtype=torch.long)
         take[torch.tensor(rows)] = torch.tensor(positions)
         index_here = torch.tensor([ids[j] for j in take.tolist()])
-        z = p.draw(noise, state, index_here, stage=0, stream=PRIOR, device=where, dtype=dtype)
         on = take.to(where)
+        with torch.no_grad():  # the codec, too, always gets `batch` rows
+            data = None if init is None else m.encode(init[take.to(init.device)].to(where)).to(dtype)
+        size = state if data is None else data.shape[1:]
+        z = p.draw(noise, size, index_here, stage=0, stream=PRIOR, device=where, dtype=dtype)  # type: ignore[arg-type]
         here = select(inputs, on, n) if n > 1 else conditions(inputs, batch, None, where)
-        y = here.get("y")
-        x = p.prior(z, plan.start, y) if init is None else p.perturb(init[on].to(dtype), plan.start, z, y)
         told = select(cond, on, n) if n > 1 else conditions(cond, batch, m.null, where)
-        x = run(
-            plan,
-            guided,
-            x,
-            cond=told,
-            hooks=hooks,
-            noise=noise,
-            index=index_here,
-            inputs=here,
-            progress=progress and done == 0,
-        )
-        x = x[torch.tensor(rows, device=where)]
-        yield positions, (m.decode(x) if decode else x)
+        y = here.get("y")
+        x = p.prior(z, plan.start, y) if data is None else p.perturb(data, plan.start, z, y)
+        x = run(plan, guided, x, cond=told, hooks=hooks, noise=noise, index=index_here, inputs=here, progress=progress)
+        if len(x) != batch:
+            raise ArgumentError(f"a hook kept {len(x)} of {batch} rows; sample() needs them all, call run() instead")
+        with torch.no_grad():
+            done = m.decode(x) if decode else x
+        yield positions, done[torch.tensor(rows, device=done.device)]
 
 
 def _ids(n: int, start: int, index: Sequence[int] | None) -> list[int]:

@@ -160,7 +160,7 @@ def plan(
     if not isinstance(grid, str):
         raise ArgumentError("nfe= chooses the number of nodes; with a given grid leave it out")
     if entry.budget is not None:
-        zero = end != "sigma_min" or process.t_min == process.t_clean
+        zero = nodes(process, grid, 2, end, span)[-1].sigma == 0
         steps, options = entry.budget(nfe, zero, **options)
         return _compile(entry, process, steps, grid, end, span, options)
     return _within(nfe, lambda n: _compile(entry, process, n, grid, end, span, options))
@@ -178,7 +178,7 @@ def _within(nfe: int, compiled: Callable[[int], Plan]) -> Plan:
             best, low = found, n + 1
         else:
             high = n - 1
-        n = (low + high) // 2
+        n = (low + high + 1) // 2
     if best is None:
         raise error or ArgumentError(f"one step already takes more than nfe={nfe} calls")
     return best

@@ -38,6 +38,7 @@ class Progress:
         self.name, self.steps, self.start, self.quiet, self.every = name, steps, start, quiet, every
         self.stream = sys.stderr if stream is None else stream
         self._live: Any = None
+        self._text: Any = str
         self._began = self._shown = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -45,9 +46,11 @@ class Progress:
             try:
                 from rich.console import Console
                 from rich.live import Live
+                from rich.text import Text
             except ImportError:
                 self.every = 0.5
             else:
+                self._text = Text
                 self._live = Live(console=Console(file=self.stream), refresh_per_second=4, transient=False)
                 self._live.start()
         return self
@@ -68,7 +71,7 @@ class Progress:
         """Show that `step` steps are done."""
         now = time.monotonic()
         if self._live is not None:
-            self._live.update(self.line(step, **figures))
+            self._live.update(self._text(self.line(step, **figures)))
         elif not self.quiet and (now - self._shown >= self.every or step == self.steps):
             self._shown = now
             print(self.line(step, **figures), file=self.stream, flush=True)
@@ -78,7 +81,7 @@ class Progress:
         if self.quiet:
             return
         if self._live is not None:
-            self._live.console.print(text, highlight=False)
+            self._live.console.print(self._text(text))
         else:
             print(text, file=self.stream, flush=True)
 

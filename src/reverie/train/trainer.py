@@ -154,7 +154,8 @@ def _fit(recipe: Recipe, folder: Path, resume: bool, quiet: bool) -> Trained:
                     seconds=time.monotonic() - began,
                 )
                 bar.say(bar.line(done, loss=last, **figures))
-            bar.step(done, loss=last)
+            else:
+                bar.step(done, loss=last)
             if stop or done % recipe.save_every == 0 or done == recipe.steps:
                 path = checkpoint.save(folder, done, spec, net, average, optimizer)
             if stop and done < recipe.steps:
