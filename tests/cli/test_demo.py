@@ -107,7 +107,7 @@ def test_the_figures_are_right(made):
     assert found.trials[False, "heun", 6].calls == 5
     assert not torch.equal(found.fine[True], fine)
     assert found.real == judge.accuracy(*rv.data.digits("heldout"))
-    many = rv.sample(model, 100, solver="ddim", nfe=4, cond={"class_labels": torch.arange(100) % 10}, seed=1, batch=100)
+    many = rv.sample(model, 100, solver="ddim", nfe=4, cond={"class_labels": torch.arange(100) % 10}, seed=1, batch=200)
     assert found.of("ddim", 4).right == pytest.approx(judge.accuracy(many, torch.arange(100) % 10))
     features = judge.features(rv.data.digits("train")[0]), judge.features(many)
     assert found.of("ddim", 4).frechet == pytest.approx(rv.measure.frechet_distance(*features), rel=1e-3)

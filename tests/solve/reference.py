@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -73,7 +74,7 @@ def model_of(p: Any, kind: str, data: Data) -> Any:
 def ddim(p: Any, data: Data, times: Sequence[float], x: Tensor, z: Sequence[Tensor], eta: float = 0.0) -> Tensor:
     """Song et al. 2021, eq. 12 and 16, with abar = alpha^2 for VP; in general sigma^2 for 1 - abar and so on."""
     draws = iter(z)
-    for s, t in zip(times, times[1:], strict=False):
+    for s, t in itertools.pairwise(times):
         a_s, s_s, a_t, s_t = p.alpha(s), p.sigma(s), p.alpha(t), p.sigma(t)
         x0 = data(x, s)
         eps = (x - a_s * x0) / s_s
@@ -121,7 +122,7 @@ def edm(
     draws = iter(z)
     n = len(times) - 1
     r = [p.sigma(t) / p.alpha(t) for t in times]
-    at = {v: t for v, t in zip(r, times, strict=True)}
+    at = dict(zip(r, times, strict=True))
     y = x / p.alpha(times[0])
 
     def slope(y: Tensor, level: float) -> Tensor:
@@ -144,7 +145,7 @@ def edm(
 
 def straight(p: Any, data: Data, times: Sequence[float], x: Tensor, second: bool) -> Tensor:
     """Euler and Heun on dx/ds = eps - x0 of the straight path x = (1 - s) x0 + s eps."""
-    for t, u in zip(times, times[1:], strict=False):
+    for t, u in itertools.pairwise(times):
         h = p.sigma(u) - p.sigma(t)
 
         def velocity(x: Tensor, t: float) -> Tensor:
@@ -196,7 +197,7 @@ def dpm_single(
 
 def dpmpp_2s(p: Any, data: Data, times: Sequence[float], x: Tensor, r: float = 0.5) -> Tensor:
     """DPM-Solver++(2S), algorithm 1 of 2211.01095."""
-    for s, t in zip(times, times[1:], strict=False):
+    for s, t in itertools.pairwise(times):
         x0 = data(x, s)
         if p.sigma(t) == 0:
             x = p.alpha(t) * x0

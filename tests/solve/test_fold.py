@@ -60,6 +60,18 @@ def test_tensor_coefficients(shape: tuple[int, ...]) -> None:
     assert torch.allclose(narrow.double(), want, atol=1e-5)
 
 
+def test_tensor_coefficients_on_history() -> None:
+    """What only a tensor coefficient still needs is kept until then, and its inputs are asked for."""
+    c = torch.randn(4, dtype=torch.float64)
+    move = Stage(0.5 * state(1), None, 0.4), Stage(0.5 * state(2), None, 0.3)
+    last = c * state(0) + c * prediction(0) + c * given("y")
+    plan = hand(Stage(0.5 * state(0), 0.9, 0.5), *move, Stage(last, None, 0.2))
+    want = c * X + c * data(X, X.sin(), 0.9) + c * X
+    assert torch.allclose(rv.run(plan, eps_model(), X, inputs={"y": X}), want, atol=1e-12)
+    with pytest.raises(ArgumentError, match="inputs"):
+        rv.run(plan, eps_model(), X)
+
+
 @pytest.mark.parametrize("shape", [(5,), (2, 1, 1), (4, 3, 2, 4)])
 def test_tensor_coefficients_of_another_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="coefficients"):

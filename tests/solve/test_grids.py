@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -45,7 +46,7 @@ def test_karras_is_equation_5() -> None:
     p = ref.PROCESSES["vp"]
     at = nodes(p, "karras", 5, "sigma_min")
     roots = [node.ratio ** (1 / 7) for node in at]
-    assert [a - b for a, b in zip(roots, roots[1:], strict=False)] == pytest.approx([(roots[0] - roots[-1]) / 5] * 5)
+    assert [a - b for a, b in itertools.pairwise(roots)] == pytest.approx([(roots[0] - roots[-1]) / 5] * 5)
     assert (at[0].t, at[-1].t) == pytest.approx((p.t_max, p.t_min))
 
 
@@ -102,7 +103,7 @@ def test_every_grid_falls(process: str, grid: str, n: int, end: str, first: floa
         n = 2
     made = times(process, grid, n, end, (first, last))
     assert len(made) == n + 1
-    assert all(a > b for a, b in zip(made, made[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(made))
     assert p.t_max >= made[0]
     assert made[-1] >= p.t_clean
     assert last == 0 or made[-1] >= p.t_min

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -78,5 +79,5 @@ def test_convergence(name: str, problem: tuple[Any, torch.Tensor, torch.Tensor])
         plan = rv.solve.plan(name, o.process, steps=n, grid="logsnr", end="sigma_min")
         assert plan.times[-1] == o.process.t_min
         errors.append((rv.run(plan, o, x) - exact).norm(dim=1).median().item())
-    slopes = sorted(math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False))
+    slopes = sorted(math.log2(a / b) for a, b in itertools.pairwise(errors))
     assert slopes[1] >= plan.order - 0.3, errors

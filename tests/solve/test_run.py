@@ -165,6 +165,13 @@ def test_select_is_running_the_selected_alone(name: str) -> None:
     made = rv.run(hand, oracle(), x, inputs={"y": shift.expand(5, 4)}, hooks=First())
     assert torch.equal(made, (wide * x + wide * shift)[rows])
 
+    class Twice:
+        def before(self, r: Any) -> None:
+            r.select([torch.tensor([3, 4, 1]), torch.tensor([2, 0])][r.k])
+
+    made = rv.run(hand, oracle(), x, inputs={"y": shift.expand(5, 4)}, hooks=Twice())
+    assert torch.equal(made, (wide * x + wide * shift)[[1, 3]])
+
 
 def test_select_keeps_noise_with_the_slot() -> None:
     plan = rv.solve.plan("ddim", P, steps=6, eta=1.0)
@@ -528,7 +535,7 @@ def test_history_is_freed_as_soon_as_no_row_needs_it() -> None:
         most = 0
 
         def after(self, r: Any) -> None:
-            self.most = max(self.most, sum(s is not None for s in r.states))
+            self.most = max(self.most, *(sum(s is not None for s in kept) for kept in (r.states, r.raws)))
 
     count = Count()
     rv.run(rv.solve.plan("dpmpp-3m", P, steps=40), oracle(), x_of(), hooks=count)

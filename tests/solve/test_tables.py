@@ -162,9 +162,10 @@ def test_churn(process: str, second: bool) -> None:
         assert close(made, ref.edm(p, data, times, x, z, second, (amount, low, high, extra)))
 
 
-def test_limits() -> None:
+@pytest.mark.parametrize("process", ["flow", "vp"])
+def test_limits(process: str) -> None:
     """eta = 0, dpm-1, and Euler in both coordinates are DDIM; churn 0 draws nothing; order 1 everywhere is DDIM."""
-    p = ref.PROCESSES["flow"]
+    p = ref.PROCESSES[process]
     times, data = grid(p, "denoise"), ref.data_of(p, MEANS, STD)
     m, x = ref.model_of(p, "flow", data), start(p, times[0])
     want = rv.run(rv.solve.plan("ddim", p, grid=times), m, x)

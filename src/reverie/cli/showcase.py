@@ -9,7 +9,10 @@ distance to the training pictures in the judge's features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,7 +24,7 @@ from reverie.guide import CFG
 from reverie.measure import Judge, frechet_distance
 from reverie.model import Model
 from reverie.process import vp
-from reverie.solve import OrderCheck, check_order, plan, sample
+from reverie.solve import OrderCheck, Plan, check_order, plan, sample
 
 __all__ = ["BUDGETS", "COUNT", "FINE", "LONG", "SCALE", "SHOWN", "SOLVERS", "Findings", "Quality", "Trial", "measure"]
 
@@ -34,10 +37,12 @@ SCALE = 2.0
 """Of classifier-free guidance."""
 FINE = 100
 """Evaluations of the fine solution, by dpmpp-3m."""
-COUNT = 30
+COUNT = 20
 """Samples behind an error."""
 LONG = 50
 """Evaluations that quality is compared with."""
+BATCH = 200
+"""Rows of a network call where there are many samples."""
 _ORDERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ddim", {}), ("heun", {}), ("dpm-fast", {}), ("dpmpp-2m", {}), ("dpmpp-3m", {}), ("dpmpp-3m", {"released": True})
 )  # fmt: skip
@@ -116,55 +121,80 @@ def measure(
             f"the demo needs a class-conditional model of 8x8 digits; {model.name} has states of shape {model.shape}"
         )
     found = Findings(model.name, samples, seed)
-    rows = {"curves": COUNT * 3 * (len(SOLVERS) * sum(BUDGETS) + FINE), "quality": samples * (2 * sum(SHOWN) + LONG)}
-    whole, done = sum(rows.values()) * 1.15, 0.0  # the rest is the checks of order
-
-    def spend(what: str, amount: float) -> None:
-        nonlocal done
-        done += amount
-        tell(what, min(1.0, done / whole))
-
-    classes = torch.arange(COUNT) % 10
-    for guided in (False, True):
-        m = model | CFG(SCALE) if guided else model
-        cost = COUNT * (2 if guided else 1)
-        common: dict[str, Any] = {"cond": {"class_labels": classes}, "seed": seed, "batch": COUNT}
-        tell("the fine solution", done / whole)
-        fine = sample(m, COUNT, solver="dpmpp-3m", nfe=FINE, **common)
-        found.fine[guided] = fine[:10]
-        spend("error curves", cost * FINE)
-        for solver in SOLVERS:
-            for budget in BUDGETS:
-                table = plan(solver, model.process, nfe=budget)
-                x = sample(m, COUNT, plan=table, **common)
-                error = ((x - fine).flatten(1).norm(dim=1) / fine.flatten(1).norm(dim=1)).median().item()
-                found.trials[guided, solver, budget] = Trial(solver, table.nfe or 0, error, x[:10])
-                spend("error curves" + (", guided" if guided else ""), cost * budget)
     train, held = digits("train"), digits("heldout")
-    found.real = judge.accuracy(*held)
-    reference = judge.features(train[0])
-    found.frechet_real = frechet_distance(reference, judge.features(held[0]))
-    labels = torch.arange(samples) % 10
-    for solver in ("ddim", "dpmpp-2m"):
-        for budget in (*SHOWN, LONG) if solver == "dpmpp-2m" else SHOWN:
-            tell(f"{samples} samples, {solver}, {budget} calls", done / whole)
-            x = sample(
-                model,
-                samples,
-                solver=solver,
-                nfe=budget,
-                cond={"class_labels": labels},
-                seed=seed + 1,
-                batch=min(samples, 250),
-            )
-            features = judge.features(x)
-            found.quality.append(
-                Quality(solver, budget, judge.accuracy(x, labels), frechet_distance(reference, features))
-            )
-            spend(f"{samples} samples, {solver}, {budget} calls", samples * budget)
-    for name, options in _ORDERS:
-        tell(f"order of {name}", done / whole)
-        check = check_order(name, vp(), **options)
-        found.orders.append((", as released" if options else "", check))
-        spend(f"order of {name}", whole * 0.15 / 1.15 / len(_ORDERS))
+    wanted = [("dpmpp-2m", LONG), *((s, b) for s in ("ddim", "dpmpp-2m") for b in SHOWN)]
+    rows = COUNT * 3 * (len(SOLVERS) * sum(BUDGETS) + FINE) + samples * sum(calls for _, calls in wanted)
+    check = rows * 0.15 / len(_ORDERS)  # what a check of order takes, about, in the same unit
+    work = _Work(rows + check * len(_ORDERS), tell)
+    with work:
+        guides = {g: model | CFG(SCALE) if g else model for g in (False, True)}
+        fine = {
+            g: work.add(COUNT * (1 + g) * FINE, _few, m, plan("dpmpp-3m", model.process, nfe=FINE), seed)
+            for g, m in guides.items()
+        }
+        many = {
+            q: [work.add(len(ids) * q[1], _many, model, q, ids, seed + 1) for ids in torch.arange(samples).split(BATCH)]
+            for q in wanted
+        }
+        tables = {(s, b): plan(s, model.process, nfe=b) for s in SOLVERS for b in BUDGETS}
+        few = {
+            (g, *key): work.add(COUNT * (1 + g) * key[1], _few, m, table, seed)
+            for g, m in guides.items()
+            for key, table in tables.items()
+        }
+        orders = [work.add(check, partial(check_order, name, vp(), **options)) for name, options in _ORDERS]
+        for g in guides:
+            found.fine[g] = fine[g].result()[:10]
+        for (g, solver, budget), job in few.items():
+            x, exact = job.result(), fine[g].result()
+            error = ((x - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)).median().item()
+            found.trials[g, solver, budget] = Trial(solver, tables[solver, budget].nfe or 0, error, x[:10])
+        found.real = judge.accuracy(*held)
+        reference, labels = judge.features(train[0]), torch.arange(samples) % 10
+        found.frechet_real = frechet_distance(reference, judge.features(held[0]))
+        for solver, calls in sorted(wanted):
+            x = torch.cat([job.result() for job in many[solver, calls]])
+            distance = frechet_distance(reference, judge.features(x))
+            found.quality.append(Quality(solver, calls, judge.accuracy(x, labels), distance))
+        for (_, options), order in zip(_ORDERS, orders, strict=True):
+            found.orders.append((", as released" if options else "", order.result()))
     return found
+
+
+def _few(model: Model, table: Plan, seed: int) -> Tensor:
+    return sample(model, COUNT, plan=table, cond={"class_labels": torch.arange(COUNT) % 10}, seed=seed, batch=COUNT)
+
+
+def _many(model: Model, how: tuple[str, int], ids: Tensor, seed: int) -> Tensor:
+    cond = {"class_labels": ids % 10}
+    return sample(model, solver=how[0], nfe=how[1], cond=cond, seed=seed, index=ids.tolist(), batch=BATCH)
+
+
+class _Work:
+    """Jobs on all cores, one thread each: networks as small as these gain little from several threads a call.
+
+    Leaving it after an error or Ctrl-C drops the jobs that have not begun.
+    """
+
+    def __init__(self, whole: float, tell: Callable[[str, float], None]) -> None:
+        self.whole, self.tell, self.done, self.lock = whole, tell, 0.0, Lock()
+        self.threads = torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def add(self, amount: float, job: Callable[..., Any], *args: Any) -> Future[Any]:
+        """A job and how much it is of the whole."""
+        return self.pool.submit(self._run, amount, job, *args)
+
+    def _run(self, amount: float, job: Callable[..., Any], *args: Any) -> Any:
+        result = job(*args)
+        with self.lock:
+            self.done += amount
+            self.tell("pictures, errors, quality, orders", min(1.0, self.done / self.whole))
+        return result
+
+    def __enter__(self) -> _Work:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self.threads)

@@ -160,17 +160,25 @@ class Run:
             return states[f.keep]  # type: ignore[return-value]
         acc: Tensor | None = None
         for j, c in f.states:
-            acc = torch.mul(states[j], c) if acc is None else acc.add_(states[j], alpha=c)  # type: ignore[arg-type]
+            acc = self._times(states[j], c) if acc is None else acc.add_(states[j], alpha=c)  # type: ignore[arg-type]
         for j, h, c in f.raws:
-            acc = torch.mul(raws[j][h], c) if acc is None else acc.add_(raws[j][h], alpha=c)  # type: ignore[index]
+            acc = self._times(raws[j][h], c) if acc is None else acc.add_(raws[j][h], alpha=c)  # type: ignore[index]
         for j, c in f.noises:
-            acc = torch.mul(self.draw(j), c) if acc is None else acc.add_(self.draw(j), alpha=c)
+            acc = self._times(self.draw(j), c) if acc is None else acc.add_(self.draw(j), alpha=c)
         for name, c in f.inputs:
-            acc = torch.mul(self.inputs[name], c) if acc is None else acc.add_(self.inputs[name], alpha=c)
+            acc = self._times(self.inputs[name], c) if acc is None else acc.add_(self.inputs[name], alpha=c)
         for key, wide in f.wide:
             term = self._symbol(key) * self._coefficient(wide)
             acc = term if acc is None else acc + term
         return torch.zeros_like(self.x) if acc is None else acc
+
+    def _times(self, x: Tensor, c: float) -> Tensor:
+        """c x; a product with a tensor made once takes half the time of one with a number."""
+        leads = self.folded.leads  # type: ignore[union-attr]
+        lead = leads.get(x.dtype)
+        if lead is None:
+            lead = leads[x.dtype] = torch.tensor(c, dtype=x.dtype)
+        return torch.mul(x, lead)
 
     def _symbol(self, key: Key) -> Tensor:
         match key:

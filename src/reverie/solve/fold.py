@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, ReverieError
@@ -43,6 +44,10 @@ class FoldedStage:
     """The row is state `keep` unchanged."""
     free_states: tuple[int, ...] = ()
     free_raws: tuple[int, ...] = ()
+    carried: bool = False
+    """The next row reads the state that this one makes, so that NaN and infinity in it reach the next state too."""
+    leads: dict[torch.dtype, Tensor] = field(default_factory=dict)
+    """The coefficient of the first term as a tensor without dimensions, by the state's type."""
 
     def uses(self, symbol: str) -> set[Any]:
         """The states ("x"), predictions ("p") or inputs ("i") that the row reads."""
@@ -134,7 +139,8 @@ def _free(stages: Sequence[FoldedStage]) -> tuple[FoldedStage, ...]:
         free_x[last].append(j)
     for j, last in last_p.items():
         free_p[last].append(j)
+    carried = [k + 1 in f.uses("x") for k, f in enumerate(stages[1:])] + [False]
     return tuple(
-        dataclasses.replace(f, free_states=tuple(x), free_raws=tuple(p))
-        for f, x, p in zip(stages, free_x, free_p, strict=True)
+        dataclasses.replace(f, free_states=tuple(x), free_raws=tuple(p), carried=c)
+        for f, x, p, c in zip(stages, free_x, free_p, carried, strict=True)
     )

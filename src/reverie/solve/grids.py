@@ -4,7 +4,7 @@ A named grid is a curve u -> t from u = 1 (noise) to u = 0 (data); N steps take 
 the curve. Then `end` says what happens at the data side:
 
     "denoise"    the last node becomes sigma = 0: N rows, N nodes at which the model is asked          (default)
-    "sigma_min"  the last node is t_min, or the curve's own end where t_min has sigma = 0; the result keeps that much noise
+    "sigma_min"  the last node is the curve's own end, t_min unless lam is infinite there; the result keeps that much noise
     "zero"       N nodes down to t_min and one more, sigma = 0 (EDM, k-diffusion)
 
 Sources: Lu et al. 2022 (2206.00927, uniform log-SNR), Karras et al. 2022 (2206.00364, eq. 5), Lin et al. 2024 (2305.08891, trailing).
@@ -128,9 +128,10 @@ def nodes(
     if own_zero and steps == 1:
         raise ArgumentError("end='zero' takes at least 2 steps: one node at t_max and one at t_min before sigma = 0")
     times = curve(p, torch.linspace(first, last, steps if own_zero else steps + 1, dtype=torch.float64)).tolist()
+    for node, bound in ((0, p.t_max), (-1, p.t_min)):
+        if abs(times[node] - bound) < 1e-9 * (p.t_max - p.t_min):  # rounding
+            times[node] = bound
     if last == 0:
-        if math.isfinite(p.lam(p.t_min)):  # no rounding at the end
-            times[-1] = p.t_min
         if own_zero:
             times.append(p.t_clean)
         elif end != "sigma_min":

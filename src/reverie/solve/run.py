@@ -1,8 +1,9 @@
 """Run a plan: the one loop of Reverie.
 
 For every stage: ask the model if the stage asks, then make the next state from its row. Coefficients were folded into
-the network's own prediction type beforehand; the loop itself is multiply-adds, one sum for the finite check, and whatever
-hooks do.
+the network's own prediction type beforehand; the loop itself is multiply-adds and whatever hooks do. NaN and infinity stay in
+a state that the next row reads, so the finite check sums the states that are not read on, and looks once, at the end; if it
+fails, the run is repeated with a sum a stage, to name the stage.
 """
 
 from __future__ import annotations
@@ -90,22 +91,30 @@ def run(
     if wrong := set(names) - set(_RECORDS):
         raise ArgumentError(f"record knows {', '.join(_RECORDS)}, not {sorted(wrong)}")
     kept: dict[str, list[Any]] = {name: [] for name in names}
-    ids = ctx.index
+    ids, every = ctx.index, any(handlers.values()) or bool(names) or plan.rule is not None
     with torch.set_grad_enabled(grad == "full"):
-        _check_finite(plan, _loop(ctx, handlers, kept, progress), ids)
+        sums = _loop(ctx, handlers, kept, progress, every)
+        if not bool(torch.cat([s for s in sums if s is not None]).isfinite().all()):
+            if not every:  # no hook can have changed what the run began with
+                again = Run(plan, model, x)
+                again.index, again.noise, again.cond, again.inputs = ids, ctx.noise, ctx.cond, ctx.inputs
+                sums = _loop(again, handlers, kept, False, True)
+            raise _not_finite(plan, sums, ids)
         for h in handlers["end"]:
             h(ctx)
     return (ctx.x, kept) if names else ctx.x
 
 
-def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bool) -> list[Tensor]:
-    """All stages. Returns a sum a sample of the initial state and of every state made, for the finite check."""
+def _loop(
+    ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bool, every: bool
+) -> list[Tensor | None]:
+    """All stages. Returns a sum a sample of the initial state and of the states made: `every` one, or those not read on."""
     jobs, total = _static(ctx) if ctx.plan.rule is None else (_dynamic(ctx), ctx.plan.bound)
     for h in handlers["start"]:
         h(ctx)
     before, predicted, after = handlers["before"], handlers["predicted"], handlers["after"]
     spent, dims = ctx.spent, tuple(range(1, ctx.x.ndim))
-    sums = [ctx.x.sum(dims) if dims else ctx.x]
+    sums: list[Tensor | None] = [ctx.x.sum(dims) if dims else ctx.x]
     probe: Tensor | None = None
     own = False
     for k, (f, model, label) in enumerate(jobs):
@@ -144,7 +153,7 @@ def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bo
             ctx.states[j] = None
         for j in f.free_raws:
             ctx.raws[j] = None
-        sums.append(new.sum(dims) if dims else new)
+        sums.append(None if f.carried and not every else new.sum(dims) if dims else new)
         if progress:
             sys.stderr.write(f"\r{k + 1}/{total}" if total else f"\r{k + 1}")
             sys.stderr.flush()
@@ -245,19 +254,20 @@ def _record(ctx: Run, kept: dict[str, list[Any]]) -> None:
             values.append(None if ctx.serving is None else ctx.pred.as_(name))
 
 
-def _check_finite(plan: Plan, sums: list[Tensor], ids: Tensor) -> None:
-    """One look at the sums of all stages; the first stage and the samples that went wrong are named."""
-    if bool(torch.cat(sums).isfinite().all()):
-        return
-    k, bad = next((k, ~s.isfinite()) for k, s in enumerate(sums, -1) if not bool(s.isfinite().all()))
+def _not_finite(plan: Plan, sums: list[Tensor | None], ids: Tensor) -> NonFiniteError:
+    """The error that names the first stage and the samples that went wrong."""
+    found = ((k, ~s.isfinite()) for k, s in enumerate(sums, -1) if s is not None and not bool(s.isfinite().all()))
+    k, bad = next(found, (len(sums) - 2, torch.zeros(0, dtype=torch.bool)))
+    if not len(bad):
+        return NonFiniteError("NaN or infinity appeared, but not when the run was repeated: the network is not deterministic")
     samples = tuple(ids[: len(bad)][bad.cpu()].tolist())
     shown = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
     who = f"samples {shown} ({len(samples)} of {len(bad)})"
     if k < 0:
-        raise NonFiniteError(f"NaN or infinity in the initial state, {who}; check x", k, samples)
+        return NonFiniteError(f"NaN or infinity in the initial state, {who}; check x", k, samples)
     stage = plan.table[k] if plan.rule is None else None
     asked = f" (model asked at t = {stage.t:.6g})" if stage is not None and stage.t is not None else ""
-    raise NonFiniteError(
+    return NonFiniteError(
         f"NaN or infinity at stage {k}{asked} of {len(sums) - 1}, {who}; check the network's output there "
         f"(a lower precision, a condition out of range) or record=('x', 'x0') to look",
         k,

@@ -146,6 +146,8 @@ def sample_blocks(
             "nfe": nfe,
         }
         plan = compile_plan(solver, m.process, grid=grid, end=end, span=span, **budget, **options)
+    elif not isinstance(plan, Plan):
+        raise ArgumentError(f"plan must be a Plan (rv.solve.plan(...)), got {type(plan).__name__}; names go to solver=")
     elif (solver, steps, nfe, grid, end, span, options) != ("dpmpp-2m", None, None, None, "denoise", (1.0, 0.0), {}):
         raise ArgumentError(
             "a compiled plan has its own steps and grid; give either plan= or solver, steps, nfe, grid, end, span, options"
