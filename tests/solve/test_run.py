@@ -1,10 +1,9 @@
-"""The loop: hooks, context, noise, gradients, failures, dynamic plans."""
+"""The loop: records, networks, noise, gradients, failures, memory."""
 
 from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import reverie as rv
-from reverie.base import ArgumentError, Noise, NonFiniteError, ShapeError, UnknownNameError
-from reverie.solve import Line, Plan, Stage, given, noise, prediction, state
-from reverie.solve.plan import DYNAMICS, RULES
+from reverie.base import ArgumentError, Noise, NonFiniteError, ShapeError
+from reverie.solve import Plan, Stage, given, state
 
 from . import reference as ref
 
@@ -33,172 +31,6 @@ def oracle(kind: str = "eps", p: Any = P) -> rv.Model:
 
 def table(*stages: Stage, **more: Any) -> Plan:
     return Plan("hand", P, stages, stages[0].t or 1.0, **more)
-
-
-# -- hooks and the context
-
-
-class Tell:
-    def __init__(self) -> None:
-        self.said: list[tuple[str, int]] = []
-
-    def start(self, r: Any) -> None:
-        self.said.append(("start", len(r.states)))
-
-    def before(self, r: Any) -> None:
-        assert r.stage is r.plan.table[r.k]
-        assert r.t == r.stage.t
-        with pytest.raises(ArgumentError, match="not yet"):
-            _ = r.pred
-        self.said.append(("before", r.k))
-
-    def predicted(self, r: Any) -> None:
-        assert torch.equal(r.pred.x, r.x)
-        assert r.spent == {"calls": r.k + 1, "forwards": r.k + 1}
-        self.said.append(("predicted", r.k))
-
-    def after(self, r: Any) -> None:
-        assert r.pred.t == r.t  # what the model said is still there
-        assert r.x is r.states[r.k + 1]
-        self.said.append(("after", r.k))
-
-    def end(self, r: Any) -> None:
-        self.said.append(("end", r.k))
-
-
-def test_hooks_are_called_in_order() -> None:
-    tell = Tell()
-    rv.run(rv.solve.plan("dpmpp-2m", P, steps=3), oracle(), x_of(), hooks=[tell])
-    stages = [(name, k) for k in range(3) for name in ("before", "predicted", "after")]
-    assert tell.said == [("start", 1), *stages, ("end", 2)]
-    with pytest.raises(ArgumentError, match="predicted"):
-        rv.run(rv.solve.plan("ddim", P, steps=2), oracle(), x_of(), hooks=[object()])
-
-
-def test_a_hook_changes_state_and_prediction() -> None:
-    plan, m, x = rv.solve.plan("ddim", P, steps=3), oracle(), x_of()
-
-    class Clip:
-        def predicted(self, r: Any) -> None:
-            r.pred = r.pred.replace(x0=r.pred.x0.clamp(-0.1, 0.1))
-
-    class Zero:
-        def after(self, r: Any) -> None:
-            r.x = torch.zeros_like(r.x) if r.k < 2 else r.x
-
-    assert rv.run(plan, m, x, hooks=Clip()).abs().max() <= 0.1 + 1e-12
-    assert torch.equal(rv.run(plan, m, x, hooks=[Zero()]), rv.run(plan, m, 2 * x, hooks=[Zero()]))
-
-    class Wrong:
-        def before(self, r: Any) -> None:
-            r.x = r.x[:2]
-
-    with pytest.raises(ShapeError, match="hook"):
-        rv.run(plan, m, x, hooks=Wrong())
-
-
-def test_a_prediction_of_another_type_is_converted() -> None:
-    """A hook may answer with another model's prediction, whatever its type."""
-    plan, x = rv.solve.plan("dpmpp-2m", P, steps=4), x_of()
-    other = oracle("v")
-
-    class Replace:
-        def predicted(self, r: Any) -> None:
-            assert torch.allclose(r.step(other(r.x, r.t)), r.step(oracle()(r.x, r.t)), atol=1e-12)
-            r.pred = other(r.x, r.t)
-
-    zero = rv.Model(lambda x, t: 0 * x, P, predicts="eps")
-    assert torch.allclose(rv.run(plan, zero, x, hooks=Replace()), rv.run(plan, other, x), atol=1e-12)
-
-
-def test_step_says_what_a_row_would_make_and_changes_nothing() -> None:
-    plan, m, x = rv.solve.plan("dpmpp-3m", P, steps=6), oracle(), x_of()
-
-    class Ask:
-        made: Tensor
-
-        def predicted(self, r: Any) -> None:
-            before = r.pred.x0.clone()
-            self.other = r.step(r.pred.replace(x0=r.pred.x0 + 1))
-            self.made = r.step(r.pred)
-            assert torch.equal(r.pred.x0, before)
-
-        def after(self, r: Any) -> None:
-            assert torch.equal(self.made, r.x)
-            assert not torch.equal(self.other, r.x)
-
-    assert torch.equal(rv.run(plan, m, x, hooks=Ask()), rv.run(plan, m, x))
-
-
-@pytest.mark.parametrize("name", ["dpmpp-3m", "dpm-2m", "heun"])
-def test_select_is_running_the_selected_alone(name: str) -> None:
-    """States, history, conditions, inputs, per-sample coefficients and memory follow; noise stays with the slot."""
-    x, rows = x_of(), torch.tensor([4, 0, 0])
-    shift = torch.arange(5.0, dtype=torch.float64)[:, None]
-
-    def net(x: Tensor, t: Tensor, shift: Tensor) -> Tensor:
-        assert len(t) == len(x)
-        return ref.raw_of(P, "eps", x, DATA(x - shift, float(t[0])), float(t[0]))
-
-    class Pick:
-        def after(self, r: Any) -> None:
-            if r.k == 3:
-                r.memory["mine"] = {"ids": torch.arange(5), "list": [torch.arange(5), 1]}
-                r.select(rows)
-                assert r.memory["mine"]["ids"].tolist() == r.memory["mine"]["list"][0].tolist() == [4, 0, 0]
-                assert r.rows.tolist() == [4, 0, 0]
-                assert r.index.tolist() == [0, 1, 2]
-
-    m, plan = rv.Model(net, P), rv.solve.plan(name, P, steps=8)
-    want = rv.run(plan, m, x[rows], cond={"shift": shift[rows]})
-    assert torch.allclose(rv.run(plan, m, x, cond={"shift": shift}, hooks=Pick()), want, atol=1e-12)
-
-    wide = torch.arange(1.0, 6.0, dtype=torch.float64)[:, None]
-    ends = [Stage(wide * state(0), None, 0.5), Stage(1.0 * state(1) + wide * given("y"), None, 0.1)]
-    hand = table(*ends)
-
-    class First:
-        def after(self, r: Any) -> None:
-            if r.k == 0:
-                r.select(rows)
-
-    made = rv.run(hand, oracle(), x, inputs={"y": shift.expand(5, 4)}, hooks=First())
-    assert torch.equal(made, (wide * x + wide * shift)[rows])
-
-    class Twice:
-        def before(self, r: Any) -> None:
-            r.select([torch.tensor([3, 4, 1]), torch.tensor([2, 0])][r.k])
-
-    made = rv.run(hand, oracle(), x, inputs={"y": shift.expand(5, 4)}, hooks=Twice())
-    assert torch.equal(made, (wide * x + wide * shift)[[1, 3]])
-
-
-def test_select_keeps_noise_with_the_slot() -> None:
-    plan = rv.solve.plan("ddim", P, steps=6, eta=1.0)
-    for source in (0, Noise(0), torch.randn(5, 4, 4, dtype=torch.float64), lambda j: torch.full((4, 4), j + 0.5)):
-        seen: list[Tensor] = []
-
-        class Copy:
-            def before(self, r: Any, seen: list[Tensor] = seen) -> None:
-                if r.k == 2:
-                    seen.append(r.draw(2).clone())
-                    r.select(torch.tensor([1, 1]))
-                    seen.append(r.draw(2))
-
-        x = rv.run(plan, oracle(), x_of(4), noise=source, hooks=Copy())
-        assert torch.equal(seen[0][:2], seen[1])
-        assert x.shape == (2, 4)
-        assert callable(source) or not torch.equal(x[0], x[1])  # copies diverge
-
-
-@pytest.mark.parametrize("rows", [[5], [-1], [], [0] * 6, [True, False, True, True, True], [0.5], [[0]]])
-def test_rows_that_cannot_be_selected(rows: list[Any]) -> None:
-    class Pick:
-        def after(self, r: Any) -> None:
-            r.select(torch.tensor(rows))
-
-    with pytest.raises(ArgumentError, match="rows"):
-        rv.run(rv.solve.plan("ddim", P, steps=2), oracle(), x_of(), hooks=Pick())
 
 
 def test_record() -> None:
@@ -419,93 +251,6 @@ def test_a_model_may_need_an_input_that_the_plan_does_not_name() -> None:
 def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
     rv.run(rv.solve.plan("ddim", P, steps=3), oracle(), x_of(), progress=True)
     assert capsys.readouterr().err.endswith("\r3/3\n")
-
-
-# -- rules
-
-
-def test_a_stage_rule() -> None:
-    RULES["halve"] = lambda run, x, by: x / by
-    try:
-        plan = table(Stage(1.0 * state(0) + 1.0 * noise(0), None, 0.1, rule=("halve", {"by": 2})))
-        z = torch.randn(1, 5, 4, dtype=torch.float64)
-        assert torch.equal(rv.run(plan, oracle(), x_of(), noise=z), (x_of() + z[0]) / 2)
-        with pytest.raises(UnknownNameError, match="halve"):
-            table(Stage(1.0 * state(0), None, 0.1, rule=("halv", {})))
-    finally:
-        del RULES["halve"]
-
-
-# -- dynamic plans
-
-
-def like(static: Plan, stages: Any, **more: Any) -> Plan:
-    DYNAMICS["test"] = stages
-    return Plan("dynamic", P, (), static.start, static.kinds, rule=("test", more))
-
-
-@pytest.mark.parametrize(
-    ("name", "options"), [("ddim", {"eta": 1.0}), ("dpmpp-3m", {}), ("dpm-3s", {}), ("euler", {"churn": 3.0})]
-)
-def test_a_dynamic_plan_is_the_static_one_bit_for_bit(name: str, options: dict[str, Any]) -> None:
-    static = rv.solve.plan(name, P, steps=20, **options)
-    plan = like(static, lambda run, plan: iter(static.table))
-    for kind in ("eps", "edm"):
-        assert torch.equal(rv.run(plan, oracle(kind), x_of()), rv.run(static, oracle(kind), x_of()))
-    assert plan.nfe is None
-    assert plan.steps == 0
-    with pytest.raises(ArgumentError, match="during a run"):
-        plan.stages()
-
-
-def test_a_dynamic_plan_reads_the_run_and_rejects() -> None:
-    """Try a step; where the prediction moved too much go back to the old state and take two halves; stop at a time."""
-    log: list[str] = []
-
-    def adaptive(run: Any, plan: Plan, tolerance: float, until: float) -> Iterator[Stage]:
-        t, k, h = plan.start, 0, 0.4
-        while t > until:
-            to = max(t - h, until)
-            keep = P.sigma(to) / P.sigma(t)
-            yield Stage(keep * state(k) + (P.alpha(to) - keep * P.alpha(t)) * prediction(k), t, to)
-            moved = (run.x - run.states[k]).norm() / 5
-            if moved > tolerance and h > 0.05:
-                yield Stage(1.0 * state(k), None, t)  # reject: state k again
-                assert torch.equal(run.x, run.states[k])
-                k, h = k + 2, h / 2
-                log.append("reject")
-            else:
-                k, t = k + 1, to
-                log.append("accept")
-
-    plan = like(rv.solve.plan("ddim", P, steps=2), adaptive, tolerance=0.1, until=0.05).replace(bound=50)
-    x, m = x_of(), oracle()
-    made, kept = rv.run(plan, m, x, record=("t",))
-    assert {"reject", "accept"} == set(log)
-    assert m.calls == len(log)
-    assert plan.cost(m) == 50
-    back = [t for t, u in zip(kept["t"], kept["t"][1:], strict=False) if u == t]
-    assert len(back) == 2 * log.count("reject")  # the move back and the second try are at the old time
-    exact = rv.oracle.Mixture(MEANS, STD, process=P).solve(x, t_end=0.05)
-    assert (made - exact).norm(dim=1).median() < 0.5
-
-
-def test_dynamic_plans_have_a_window_and_are_checked() -> None:
-    first = rv.solve.plan("ddim", P, steps=2)
-
-    def far(run: Any, plan: Plan, back: int) -> Iterator[Stage]:
-        for k in range(30):
-            yield Stage(1.0 * state(max(0, k - back)) + 0.0 * prediction(k), 0.5, 0.5)
-
-    assert torch.equal(rv.run(like(first, far, back=12), oracle(), x_of()), x_of())
-    with pytest.raises(ArgumentError, match="13 stages back; at most 12"):
-        rv.run(like(first, far, back=13), oracle(), x_of())
-    for bad in (Line(), 1.0 * state(3), 1.0 * prediction(2), 1.0 * prediction(0, 1)):
-        with pytest.raises(ArgumentError, match="stage 0"):
-            rv.run(like(first, lambda run, plan, bad=bad: iter([Stage(bad, 0.5, 0.4)])), oracle(), x_of())
-    assert torch.equal(rv.run(like(first, lambda run, plan: iter(())), oracle(), x_of()), x_of())
-    with pytest.raises(UnknownNameError, match="dynamic rule"):
-        Plan("d", P, (), 1.0, rule=("nonsense", {}))
 
 
 # -- what is kept alive

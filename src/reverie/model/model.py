@@ -155,7 +155,8 @@ class Model:
         if self.dtype is not None and h.dtype != self.dtype:
             h = h.to(self.dtype)
         # Never bfloat16: it cannot tell time 999 from 1000.
-        label = label.to(torch.float64 if h.dtype == torch.float64 else torch.float32)
+        told = torch.float64 if h.dtype == torch.float64 else torch.float32
+        label = label if label.dtype == told else label.to(told)
         if cond:
             cond = unwrap(cond)
         out = self.net(h, label, **cond, **args) if args else self.net(h, label, **cond)
@@ -208,7 +209,9 @@ class Model:
         if isinstance(t, Tensor):
             per_sample(t, x)  # raises unless it fits
         told = self.label(t)
-        label = told.to(x.device) if isinstance(told, Tensor) else torch.tensor(told, dtype=torch.float64, device=x.device)
+        label = (
+            told.to(x.device) if isinstance(told, Tensor) else torch.tensor(told, dtype=torch.float64, device=x.device)
+        )
         if label.shape[1:].numel() == 1:  # (B, 1, ..., 1) is one time a sample too
             label = label.reshape(-1)
             if len(label) not in (1, x.shape[0]):

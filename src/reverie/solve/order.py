@@ -123,7 +123,7 @@ def _path_residual(plan: Plan, p: Process, at: tuple[Node, ...]) -> float:
     return float((run(plan, model, x, hooks=Exact()) - exact[-1]).norm())
 
 
-def _fine(p: Process, x: Tensor, s: Node, t: Node, parts: int = 24) -> Tensor:
+def _fine(p: Process, x: Tensor, s: Node, t: Node, parts: int = 12) -> Tensor:
     """The exact path s -> t: classical Runge-Kutta on d(x / alpha) / dratio = eps, in lam, in many parts."""
     h = (t.lam - s.lam) / parts
     y = x / s.alpha

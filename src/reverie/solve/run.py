@@ -105,9 +105,7 @@ def run(
     return (ctx.x, kept) if names else ctx.x
 
 
-def _loop(
-    ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bool, every: bool
-) -> list[Tensor | None]:
+def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bool, every: bool) -> list[Tensor | None]:
     """All stages. Returns a sum a sample of the initial state and of the states made: `every` one, or those not read on."""
     jobs, total = _static(ctx) if ctx.plan.rule is None else (_dynamic(ctx), ctx.plan.bound)
     for h in handlers["start"]:
@@ -259,7 +257,9 @@ def _not_finite(plan: Plan, sums: list[Tensor | None], ids: Tensor) -> NonFinite
     found = ((k, ~s.isfinite()) for k, s in enumerate(sums, -1) if s is not None and not bool(s.isfinite().all()))
     k, bad = next(found, (len(sums) - 2, torch.zeros(0, dtype=torch.bool)))
     if not len(bad):
-        return NonFiniteError("NaN or infinity appeared, but not when the run was repeated: the network is not deterministic")
+        return NonFiniteError(
+            "NaN or infinity appeared, but not when the run was repeated: the network is not deterministic"
+        )
     samples = tuple(ids[: len(bad)][bad.cpu()].tolist())
     shown = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
     who = f"samples {shown} ({len(samples)} of {len(bad)})"
