@@ -62,6 +62,8 @@ class Folded:
     stages: tuple[FoldedStage, ...]
     noises: int
     inputs: frozenset[str]
+    labels: Tensor | None
+    """What the network is told at every stage, float64; None where a model's label is a function."""
 
 
 def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
@@ -75,7 +77,9 @@ def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
         served = {k: serving(model, s.net) for k, s in enumerate(plan.table) if s.t is not None}
         stages = [fold_stage(plan, k, s, plan.table, served) for k, s in enumerate(plan.table)]
         inputs = frozenset(name for f in stages for name in f.uses("i"))
-        plan._folds[key] = Folded(_free(stages), plan.noises, inputs)
+        told = [f.label for f in stages if f.label is not None]
+        labels = torch.tensor(told, dtype=torch.float64) if len(told) == len(stages) else None
+        plan._folds[key] = Folded(_free(stages), plan.noises, inputs, labels)
     return plan._folds[key]
 
 

@@ -122,7 +122,8 @@ def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bo
         if model is None or label is None:
             ctx.raws.append(None)
         else:
-            x = ctx.x
+            x = ctx.states[k]
+            assert x is not None
             if ctx.rows is not None:  # a hook has selected samples
                 label = label[: len(x)]
             calls, forwards = model.calls, model.forwards
@@ -168,11 +169,15 @@ def _static(ctx: Run) -> tuple[Iterable[Job], int]:
     folded, x = fold(ctx.plan, ctx.model), ctx.x
     _need(ctx, folded.inputs)
     ctx._noises = folded.noises
-    served = [None if f.stage.t is None else serving(ctx.model, f.stage.net) for f in folded.stages]
-    told = [_told(f, m) for f, m in zip(folded.stages, served, strict=True)]
-    column = torch.tensor(told, dtype=torch.float64).to(device=x.device, dtype=_label_dtype(x))
-    labels = column[:, None].expand(-1, len(x)).unbind()
-    return zip(folded.stages, served, labels, strict=True), len(told)
+    if isinstance(ctx.model, Model):
+        served: list[Model | None] = [None if f.stage.t is None else ctx.model for f in folded.stages]
+    else:
+        served = [None if f.stage.t is None else serving(ctx.model, f.stage.net) for f in folded.stages]
+    told = folded.labels
+    if told is None:
+        told = torch.tensor([_told(f, m) for f, m in zip(folded.stages, served, strict=True)], dtype=torch.float64)
+    labels = told.to(device=x.device, dtype=_label_dtype(x), copy=True)[:, None].expand(-1, len(x)).unbind()
+    return zip(folded.stages, served, labels, strict=True), len(labels)
 
 
 def _told(f: FoldedStage, model: Model | None) -> float:
