@@ -168,3 +168,21 @@ def test_a_grid_needs_a_size_and_a_known_name() -> None:
         times("vp", "logsnr", None)
     with pytest.raises(UnknownNameError, match="did you mean 'karras'"):
         times("vp", "karas", 3)
+
+
+def test_a_number_after_the_colon_is_the_curves_parameter():
+    p = rv.process.vp()
+    lo, hi = p.lam_range
+    plain, bent = nodes(p, "logsnr", 4, "sigma_min"), nodes(p, "logsnr:0.5", 4, "sigma_min")
+    assert [n.t for n in nodes(p, "logsnr:1", 4, "sigma_min")] == [n.t for n in plain]
+    assert [n.lam for n in bent] == pytest.approx([hi + u**0.5 * (lo - hi) for u in (1, 0.75, 0.5, 0.25, 0)], abs=1e-9)
+    e = rv.process.edm()
+    ratios = [(0.002**0.2 + u * (80**0.2 - 0.002**0.2)) ** 5 for u in (1, 0.75, 0.5, 0.25, 0)]
+    assert [n.t for n in nodes(e, "karras:5", 4, "sigma_min")] == pytest.approx(ratios, rel=1e-12)
+    for wrong in ("karras:", "karras:five", "logsnr:0", "logsnr:-1", "karras:inf", "karras:nan"):
+        with pytest.raises(ArgumentError, match="positive number"):
+            nodes(p, wrong, 4)
+    with pytest.raises(ArgumentError, match="takes no number"):
+        nodes(p, "time:2", 4)
+    with pytest.raises(UnknownNameError, match="did you mean 'logsnr'"):
+        nodes(p, "logsn:2", 4)

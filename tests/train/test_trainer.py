@@ -270,6 +270,34 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights(
     assert all(v.isfinite().all() for v in tensors.values())
 
 
+def test_figures_are_taken_without_dropout_and_of_the_average(
+    tmp_path: Path, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool, torch.Tensor]] = []
+
+    def spied(recipe: Recipe) -> Task:
+        work = task(recipe)
+
+        def note(kind: str) -> None:
+            seen.append((kind, work.net.training, work.net.last.weight.detach().clone()))
+
+        return dataclasses.replace(
+            work,
+            loss=lambda step: (note("loss"), work.loss(step))[1],
+            check=lambda: (note("check"), work.check())[1],
+        )
+
+    monkeypatch.setattr(trainer, "task", spied)
+    train(dataclasses.replace(tiny, steps=5, check_every=4), tmp_path, quiet=True)
+    assert [(kind, training) for kind, training, _ in seen] == [
+        *[("loss", True)] * 4, ("check", False), ("loss", True), ("check", False), ("check", False),
+    ]  # fmt: skip
+    last, _ = read_tensors(checkpoint.checkpoints(tmp_path)[-1])
+    assert torch.equal(seen[-2][2], last["ema/last.weight"])
+    assert torch.equal(seen[-1][2], last["ema/last.weight"].half().float())
+    assert not torch.equal(seen[4][2], seen[5][2]), "training went on from the average"
+
+
 def test_bad_arguments_are_named(tmp_path: Path, tiny: Recipe) -> None:
     with pytest.raises(ArgumentError, match="steps must be at least 1, got 0"):
         train(tiny, tmp_path, steps=0)

@@ -58,7 +58,12 @@ def sample(
     ] = 0,
     solver: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="See 'reverie solvers'.", show_default="dpmpp-2m", rich_help_panel=_HOW),
+        typer.Option(
+            metavar="NAME",
+            help="See 'reverie solvers'.",
+            show_default="the model's own, else dpmpp-2m",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     steps: Annotated[
         int | None,
@@ -76,7 +81,7 @@ def sample(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Where the steps lie: logsnr, time, karras, trailing. Default: the solver's.",
+            help="Where the steps lie: logsnr, time, karras, trailing; logsnr:POWER, karras:RHO. Default: the model's own, else the solver's.",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -85,7 +90,7 @@ def sample(
         typer.Option(
             metavar="NAME",
             help="How it ends: denoise (the last step goes to sigma = 0), sigma_min (some noise stays), zero (sigma = 0 as an extra step).",
-            show_default="denoise",
+            show_default="the model's own, else denoise",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -160,7 +165,7 @@ def sample(
     guidance = None if guide is None else parse.guide(guide)
     more = parse.options(option or [])
     base = load(model, _device(device))
-    table = _plan(base, plan, solver or "dpmpp-2m", steps, nfe, grid, end or "denoise", more)
+    table = _plan(base, plan, solver, steps, nfe, grid, end, more)
     guided = base if guidance is None else base | guidance
     ids = list(range(start, start + n))
     cond, names, cycle = parse.cycled(base, prompt, ids)
@@ -201,22 +206,21 @@ def _device(name: str) -> Any:
 def _plan(
     model: Model,
     file: str | None,
-    solver: str,
+    solver: str | None,
     steps: int | None,
     nfe: int | None,
     grid: str | None,
-    end: str,
+    end: str | None,
     more: dict[str, Any],
 ) -> Plan:
     from reverie.base import ArgumentError
-    from reverie.solve import Plan, plan
+    from reverie.solve import Plan, plan_for
 
     if file is None:
         if steps is not None and nfe is not None:
             raise ArgumentError(f"give --steps or --nfe, not both (got {steps} and {nfe})")
-        return plan(
-            solver, model.process, 8 if steps is None and nfe is None else steps, nfe=nfe, grid=grid, end=end, **more
-        )
+        steps = 8 if steps is None and nfe is None else steps
+        return plan_for(model, solver, steps=steps, nfe=nfe, grid=grid, end=end, **more)
     table = Plan.load(file)
     if table.process != model.process:
         raise ArgumentError(

@@ -3,7 +3,7 @@
 A model is a pair of files, `<name>.json` (process, prediction type, network, card) and `<name>.safetensors` (weights):
 
     {"format": 1, "kind": "reverie-model", "process": {...}, "predicts": "v", "label": "lam", "net": {"name": "unet", "args": {...}},
-     "null": {"class_labels": 10}, "shape": [1, 8, 8], "classes": ["0", ...], ...}
+     "null": {"class_labels": 10}, "shape": [1, 8, 8], "classes": ["0", ...], "sampling": {"grid": "logsnr:0.8", "end": "zero"}, ...}
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Model:
         net = net.to(device).eval().requires_grad_(False)
         model = Model(
             net, process, card["predicts"], label=card.get("label"), null=null, shape=card.get("shape"), name=source.stem,
-            embed=None if classes is None else embed_classes(classes),
+            sampling=card.get("sampling"), embed=None if classes is None else embed_classes(classes),
         )  # fmt: skip
     except FileError:
         raise

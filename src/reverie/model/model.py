@@ -54,6 +54,7 @@ class Model:
         embed: prompt -> condition, e.g. `lambda text: {"class_labels": ...}`.
         shape: of one state, without the batch; the default of `sample`.
         dtype: what the network computes in; by default that of its first floating parameter, or as it comes.
+        sampling: how it is best sampled, for `sample` where the call does not say otherwise: a dict with any of "solver", "grid", "end".
         name: how it calls itself.
 
     Attributes:
@@ -83,6 +84,7 @@ class Model:
         shape: Sequence[int] | None = None,
         dtype: torch.dtype | None = None,
         name: str | None = None,
+        sampling: Mapping[str, str] | None = None,
     ) -> None:
         if not callable(net):
             raise ArgumentError(f"net must be callable as net(x, label, **cond), got {type(net).__name__}")
@@ -107,6 +109,9 @@ class Model:
         )
         self.dtype = dtype or (first.dtype if first is not None else None)
         self.device = first.device if first is not None else torch.device("cpu")
+        self.sampling = dict(sampling or {})
+        if extra := set(self.sampling) - {"solver", "grid", "end"}:
+            raise ArgumentError(f"sampling knows solver, grid and end, not {sorted(extra)}")
         self.card: dict[str, Any] = {}
         self.calls = 0
         self.forwards = 0

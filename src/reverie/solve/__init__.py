@@ -7,10 +7,11 @@ from reverie.solve.line import Line, given, noise, prediction, state
 from reverie.solve.order import OrderCheck, check_order
 from reverie.solve.plan import Plan, Stage, dynamic, rule
 from reverie.solve.run import run
-from reverie.solve.sample import sample, sample_blocks
+from reverie.solve.sample import plan_for, sample, sample_blocks
 from reverie.solve.solver import SOLVERS, Solver, Table, plan, solver
 
 __all__ = [
     "ENDS", "GRIDS", "SOLVERS", "Line", "Node", "OrderCheck", "Plan", "Run", "Solver", "Stage", "Table",
-    "check_order", "dynamic", "given", "nodes", "noise", "plan", "prediction", "rule", "run", "sample", "sample_blocks", "solver", "state",
+    "check_order",
+    "dynamic", "given", "nodes", "noise", "plan", "plan_for", "prediction", "rule", "run", "sample", "sample_blocks", "solver", "state",
 ]  # fmt: skip

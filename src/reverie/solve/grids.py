@@ -49,10 +49,10 @@ class Node:
         return cls(float(t), p.alpha(float(t)), p.sigma(float(t)), p.lam(float(t)), label)
 
 
-def _logsnr(p: Process, u: Tensor) -> Tensor:
-    """Uniform in lam = log(alpha / sigma)."""
+def _logsnr(p: Process, u: Tensor, power: float = 1.0) -> Tensor:
+    """Uniform in lam = log(alpha / sigma); with a power below 1, denser at the noise end: lam falls as u^power."""
     lo, hi = p.lam_range
-    t = p.t_of_lam(hi + u * (lo - hi))
+    t = p.t_of_lam(hi + u**power * (lo - hi))
     return t.clamp(p.t_min, p.t_max)
 
 
@@ -65,9 +65,8 @@ def _trailing(p: Process, u: Tensor) -> Tensor:
     """Uniform in time from t_max to where sigma = 0; rounded to labels where the network was trained on labels."""
     t = p.t_clean + u * (p.t_max - p.t_clean)
     if isinstance(p, DDPM):
-        t = torch.where(
-            u > 0, (t + 1).round() - 1, t
-        )  # diffusers rounds the count of labels, not the label: ties differ
+        # diffusers rounds the count of labels, not the label: ties differ
+        t = torch.where(u > 0, (t + 1).round() - 1, t)
     return torch.where(u > 0, t.clamp(min=p.t_min), t)
 
 
@@ -79,12 +78,33 @@ def _karras(p: Process, u: Tensor, rho: float = 7.0) -> Tensor:
     return t.clamp(p.t_min, p.t_max)
 
 
-GRIDS: dict[str, Callable[[Process, Tensor], Tensor]] = {
+GRIDS: dict[str, Callable[..., Tensor]] = {
     "logsnr": _logsnr,
     "time": _time,
     "trailing": _trailing,
     "karras": _karras,
 }
+
+
+def _curve(grid: str) -> Callable[[Process, Tensor], Tensor]:
+    """The curve of a name, whose number after a colon is the curve's parameter: "karras:5", "logsnr:0.8"."""
+    name, colon, number = grid.partition(":")
+    if name not in GRIDS:
+        raise unknown("grid", name, GRIDS)
+    curve = GRIDS[name]
+    if not colon:
+        return curve
+    if name not in ("logsnr", "karras"):
+        raise ArgumentError(
+            f"grid {name!r} takes no number, got {grid!r}; only logsnr (its power) and karras (its rho) do"
+        )
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentError(f"grid {grid!r}: after the colon comes a positive number, e.g. 'karras:5'")
+    return lambda p, u: curve(p, u, value)
 
 
 def nodes(
@@ -97,8 +117,9 @@ def nodes(
     """The N + 1 nodes of a plan.
 
     Args:
-        grid: a name; or N + 1 falling times, taken literally; or N + 1 pairs (sigma, label) in the convention of schedulers (sigma / alpha, for
-            flows sigma itself), the last one usually `(0.0, None)`.
+        grid: a name, with its parameter after a colon if wanted ("karras:5" for rho, "logsnr:0.8" for the power); or N + 1 falling
+            times, taken literally; or N + 1 pairs (sigma, label) in the convention of schedulers (sigma / alpha, for flows sigma
+            itself), the last one usually `(0.0, None)`.
         steps: N >= 1; may be left out when the grid is given by values.
         end: "denoise", "sigma_min" or "zero"; values are taken literally and ignore it.
         span: the part of a named grid's curve to use, from u to u; ends at u = 0 only if its second number is 0.
@@ -114,8 +135,7 @@ def nodes(
         raise ArgumentError(f"steps must be a whole number of at least 1, got {steps!r}")
     if not isinstance(grid, str):
         return _literal(p, grid, steps)
-    if grid not in GRIDS:
-        raise unknown("grid", grid, GRIDS)
+    curve = _curve(grid)
     if steps is None:
         raise ArgumentError("give steps=N (N + 1 nodes) or nfe= (a budget of model calls)")
     if end not in ENDS:
@@ -123,7 +143,6 @@ def nodes(
     first, last = float(span[0]), float(span[1])
     if not 1 >= first > last >= 0:
         raise ArgumentError(f"span goes from at most 1 (noise) down to at least 0 (data), got {span!r}")
-    curve = GRIDS[grid]
     own_zero = last == 0 and end == "zero" and curve(p, torch.zeros(1, dtype=torch.float64)).item() != p.t_clean
     if own_zero and steps == 1:
         raise ArgumentError("end='zero' takes at least 2 steps: one node at t_max and one at t_min before sigma = 0")

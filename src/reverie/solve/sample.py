@@ -19,7 +19,7 @@ from reverie.solve.plan import Plan
 from reverie.solve.run import run
 from reverie.solve.solver import plan as compile_plan
 
-__all__ = ["blocks", "sample", "sample_blocks"]
+__all__ = ["blocks", "plan_for", "sample", "sample_blocks"]
 
 
 def blocks(index: Sequence[int], batch: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -40,18 +40,55 @@ def blocks(index: Sequence[int], batch: int) -> Iterator[tuple[list[int], list[i
         waiting = {r: left for r, left in waiting.items() if left}
 
 
+def plan_for(
+    m: Model,
+    solver: str | None = None,
+    *,
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: str | Sequence[Any] | None = None,
+    end: str | None = None,
+    span: tuple[float, float] = (1.0, 0.0),
+    **options: Any,
+) -> Plan:
+    """The plan with which `sample` samples a model.
+
+    Args:
+        solver, grid, end: where not given, the model's own recommendation (`Model.sampling`), unless another solver than the
+            recommended one is named; else "dpmpp-2m", the solver's grid, and "denoise".
+        steps, nfe, span, options: see `solve.plan`; 20 steps if neither steps nor nfe is given.
+
+    Raises as `solve.plan`.
+
+    >>> import reverie as rv
+    >>> m = rv.Model(lambda x, t: x, rv.process.vp(), sampling={"grid": "karras"})
+    >>> plan_for(m, nfe=8).grid, plan_for(m, "ddim", nfe=8).grid
+    ('karras', 'logsnr')
+    """
+    own = m.sampling if solver in (None, m.sampling.get("solver", "dpmpp-2m")) else {}
+    chosen = solver or own.get("solver", "dpmpp-2m")
+    if end is None:
+        one = 1 in (steps, nfe) or not (grid is None or isinstance(grid, str))  # too short for an end of its own
+        end = "denoise" if one else own.get("end", "denoise")
+    if grid is None:
+        grid = own.get("grid")
+    if steps is None and nfe is None and (grid is None or isinstance(grid, str)):
+        steps = 20
+    return compile_plan(chosen, m.process, steps, nfe=nfe, grid=grid, end=end, span=span, **options)
+
+
 def sample(
     m: Model,
     n: int = 16,
     *,
     shape: Sequence[int] | None = None,
-    solver: str = "dpmpp-2m",
+    solver: str | None = None,
     steps: int | None = None,
     nfe: int | None = None,
     grid: str | Sequence[Any] | None = None,
     span: tuple[float, float] = (1.0, 0.0),
     init: Tensor | None = None,
-    end: str = "denoise",
+    end: str | None = None,
     guide: Callable[[Model], Model] | None = None,
     cond: Mapping[str, Any] | None = None,
     hooks: Any = (),
@@ -71,7 +108,7 @@ def sample(
 
     Args:
         shape: of one state; by default the model's.
-        solver, steps, nfe, grid, end, options: see `solve.plan`; 20 steps if neither steps nor nfe is given. plan: a compiled plan instead.
+        solver, steps, nfe, grid, end, span, options: see `plan_for`. plan: a compiled plan instead.
         span, init: image-to-image: data `(n, *shape)` (not encoded), noised to the span's first time, from which the run goes on.
         guide: anything that maps a model to a model, e.g. `rv.guide.CFG(4.0)`.
         cond: what the network is conditioned on; tensors with first dimension n are per sample.
@@ -107,13 +144,13 @@ def sample_blocks(
     n: int = 16,
     *,
     shape: Sequence[int] | None = None,
-    solver: str = "dpmpp-2m",
+    solver: str | None = None,
     steps: int | None = None,
     nfe: int | None = None,
     grid: str | Sequence[Any] | None = None,
     span: tuple[float, float] = (1.0, 0.0),
     init: Tensor | None = None,
-    end: str = "denoise",
+    end: str | None = None,
     guide: Callable[[Model], Model] | None = None,
     cond: Mapping[str, Any] | None = None,
     hooks: Any = (),
@@ -141,14 +178,10 @@ def sample_blocks(
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise ArgumentError(f"batch must be a whole number of at least 1, got {batch!r}")
     if plan is None:
-        budget = {
-            "steps": 20 if steps is None and nfe is None and (grid is None or isinstance(grid, str)) else steps,
-            "nfe": nfe,
-        }
-        plan = compile_plan(solver, m.process, grid=grid, end=end, span=span, **budget, **options)
+        plan = plan_for(m, solver, steps=steps, nfe=nfe, grid=grid, end=end, span=span, **options)
     elif not isinstance(plan, Plan):
         raise ArgumentError(f"plan must be a Plan (rv.solve.plan(...)), got {type(plan).__name__}; names go to solver=")
-    elif (solver, steps, nfe, grid, end, span, options) != ("dpmpp-2m", None, None, None, "denoise", (1.0, 0.0), {}):
+    elif (solver, steps, nfe, grid, end, span, options) != (None, None, None, None, None, (1.0, 0.0), {}):
         raise ArgumentError(
             "a compiled plan has its own steps and grid; give either plan= or solver, steps, nfe, grid, end, span, options"
         )

@@ -71,6 +71,7 @@ class Recipe:
         rate, decay: AdamW's highest learning rate and its weight decay. warmup: steps to reach the rate; it then falls
             as a cosine to 0.
         clip: largest norm of the gradient. ema: decay of the average of the weights, in [0, 1).
+        sampling: how the finished model is best sampled, as `reverie.Model` takes it; goes into its card.
         save_every, check_every: steps between checkpoints, and between measurements on held-out data.
 
     Raises:
@@ -95,6 +96,7 @@ class Recipe:
     warmup: int = 200
     clip: float = 1.0
     ema: float = 0.999
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     save_every: int = 500
     check_every: int = 250
 
@@ -117,6 +119,8 @@ class Recipe:
                 name,
                 dict(getattr(self, name)),
             )
+        extra = sorted(set(self.sampling) - {"solver", "grid", "end"})
+        _check(not extra, "a mapping of solver, grid and end", "sampling", dict(self.sampling))
         if self.task not in ("denoising", "classification"):
             raise unknown("task", self.task, ("denoising", "classification"))
 

@@ -122,5 +122,6 @@ def _denoising(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor], hel
         "label": recipe.label,
         "null": {"class_labels": classes},
         "shape": list(train[0].shape[1:]),
+        "sampling": dict(recipe.sampling),
     }
     return Task(net, loss, check, card)
