@@ -107,6 +107,12 @@ def page(found: Findings, seconds: float) -> str:
         (f"{eight.frechet / long.frechet:.2f}×", f"the Fréchet distance at 8 evaluations, in units of that at {LONG}"),
         (f"{reached}", f"evaluations are as near to the fine solution as {BUDGETS[-1]} of DDIM"),
     )
+    own = ", ".join(f"{key} {value}" for key, value in found.recommended.items())
+    how = (
+        f" dpmpp-2m is sampled as the model recommends ({html.escape(own)}), the errors above on each solver's default grid."
+        if own
+        else ""
+    )
     big = "".join(f"<div><strong>{a}</strong><span>{b}</span></div>" for a, b in figures)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -127,7 +133,7 @@ noise: it is the solver's alone.</p>
 <p>Each call of a guided model takes two forwards of the network; evaluations count calls.</p></section>
 <section class="two"><div><h2>The quality</h2>
 <p>{found.samples} samples, read by a classifier that the model never saw; Fréchet distances in its features, to the training pictures
-(lower is better; bars: relative to the best). The real held-out digits are fewer, which raises their distance.</p>{_quality(found)}</div>
+(lower is better; bars: relative to the best). The real held-out digits are fewer, which raises their distance.{how}</p>{_quality(found)}</div>
 <div><h2>The orders</h2>
 <p>A solver is a table of numbers, so its order of accuracy can be measured by algebra: the rate at which one step's error falls with
 its size. The third-order update in wide use lacks a factor 2.</p>{_orders(found)}</div></section>

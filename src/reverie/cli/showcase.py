@@ -74,6 +74,7 @@ class Findings:
 
     Attributes:
         trials: (guided, solver, budget) -> Trial. fine: guided -> pictures of the fine solution. quality: of samples.
+        recommended: the model's own choice of grid and end, with which the quality of dpmpp-2m is sampled.
         real: the judge's accuracy on held-out digits. frechet_real: between training and held-out digits. orders: (options, check).
     """
 
@@ -84,6 +85,7 @@ class Findings:
     fine: dict[bool, Tensor] = field(default_factory=dict)
     quality: list[Quality] = field(default_factory=list)
     orders: list[tuple[str, OrderCheck]] = field(default_factory=list)
+    recommended: dict[str, str] = field(default_factory=dict)
     real: float = 0.0
     frechet_real: float = 0.0
 
@@ -120,7 +122,7 @@ def measure(
         raise ArgumentError(
             f"the demo needs a class-conditional model of 8x8 digits; {model.name} has states of shape {model.shape}"
         )
-    found = Findings(model.name, samples, seed)
+    found = Findings(model.name, samples, seed, recommended=dict(model.sampling))
     train, held = digits("train"), digits("heldout")
     wanted = [("dpmpp-2m", LONG), *((s, b) for s in ("ddim", "dpmpp-2m") for b in SHOWN)]
     rows = COUNT * 3 * (len(SOLVERS) * sum(BUDGETS) + FINE) + samples * sum(calls for _, calls in wanted)
