@@ -51,6 +51,22 @@ JOBS = {
 }
 
 
+@pytest.fixture
+def threads():
+    """Sets the number of threads for a while."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_number_of_threads_does_not_matter(name, threads):
+    threads(1)
+    one = JOBS[name](n=3)
+    threads(2)
+    assert torch.equal(JOBS[name](n=3), one)
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_alone_reordered_and_resumed_are_bit_identical(name):
     job = JOBS[name]
@@ -62,7 +78,8 @@ def test_alone_reordered_and_resumed_are_bit_identical(name):
     assert not torch.equal(whole[0], whole[1])
 
 
-def test_two_processes_under_torchrun_are_bit_identical(tmp_path: Path):
+def test_two_processes_under_torchrun_are_bit_identical(tmp_path: Path, threads):
+    threads(2)  # torchrun gives each of its processes one
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "OMP_NUM_THREADS")}

@@ -1,0 +1,8 @@
+"""Workers of a parallel run take one thread each: networks as small as ours only wait for each other with more."""
+
+import os
+
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
