@@ -7,30 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import reverie as rv
 from reverie.base import ArgumentError, UnknownNameError
 from reverie.solve import Line, Plan, Stage, noise, prediction, state
 from reverie.solve.plan import DYNAMICS, RULES
 
-from . import reference as ref
-
-P = ref.PROCESSES["vp"]
-MEANS, STD = ref.mixture(4, 3)
-
-
-def x_of(b: int = 5, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(b, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
-
-
-def oracle(kind: str = "eps", p: Any = P) -> rv.Model:
-    return ref.model_of(p, kind, ref.data_of(p, MEANS, STD))
-
-
-def table(*stages: Stage, **more: Any) -> Plan:
-    return Plan("hand", P, stages, stages[0].t or 1.0, **more)
-
+from .problem import MEANS, STD, P, oracle, table, x_of
 
 # -- rules
 

@@ -12,25 +12,10 @@ from torch import Tensor, nn
 
 import reverie as rv
 from reverie.base import ArgumentError, Noise, NonFiniteError, ShapeError
-from reverie.solve import Plan, Stage, given, state
+from reverie.solve import Stage, given, state
 
 from . import reference as ref
-
-P = ref.PROCESSES["vp"]
-MEANS, STD = ref.mixture(4, 3)
-DATA = ref.data_of(P, MEANS, STD)
-
-
-def x_of(b: int = 5, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(b, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
-
-
-def oracle(kind: str = "eps", p: Any = P) -> rv.Model:
-    return ref.model_of(p, kind, ref.data_of(p, MEANS, STD))
-
-
-def table(*stages: Stage, **more: Any) -> Plan:
-    return Plan("hand", P, stages, stages[0].t or 1.0, **more)
+from .problem import DATA, P, oracle, table, x_of
 
 
 def test_record() -> None:
