@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import reverie as rv
-from reverie.base import ArgumentError, Noise, ShapeError, TimeError, UnknownNameError
+from reverie.base import ArgumentError, Noise, NonFiniteError, ShapeError, TimeError, UnknownNameError
 from reverie.solve.sample import blocks
 
 from . import reference as ref
@@ -201,3 +201,10 @@ def test_more_steps_than_labels_and_a_model_without_shape() -> None:
     with pytest.raises(ShapeError, match="shape="):
         rv.sample(rv.Model(lambda x, t: x, p), 1, steps=2)
     assert rv.sample(rv.Model(lambda x, t: x, p), 1, steps=2, shape=(5,)).shape == (1, 5)
+
+
+def test_a_padded_batch_names_each_sample_once() -> None:
+    m = rv.Model(lambda x, t: x * float("nan"), rv.process.vp(), shape=(3,))
+    with pytest.raises(NonFiniteError, match=r"samples 5, 6 \(2 of 2\)") as caught:
+        rv.sample(m, 2, start=5, nfe=3)
+    assert caught.value.samples == (5, 6)

@@ -265,9 +265,9 @@ def _not_finite(plan: Plan, sums: list[Tensor | None], ids: Tensor) -> NonFinite
         return NonFiniteError(
             "NaN or infinity appeared, but not when the run was repeated: the network is not deterministic"
         )
-    samples = tuple(ids[: len(bad)][bad.cpu()].tolist())
+    samples = tuple(dict.fromkeys(ids[: len(bad)][bad.cpu()].tolist()))  # a padded batch holds a sample twice
     shown = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
-    who = f"samples {shown} ({len(samples)} of {len(bad)})"
+    who = f"samples {shown} ({len(samples)} of {len(set(ids[: len(bad)].tolist()))})"
     if k < 0:
         return NonFiniteError(f"NaN or infinity in the initial state, {who}; check x", k, samples)
     stage = plan.table[k] if plan.rule is None else None
