@@ -162,7 +162,6 @@ def _fit(recipe: Recipe, folder: Path, resume: bool, quiet: bool) -> Trained:
                 message = (
                     f"stopped after step {done}; saved {path}. The same command with the same folder resumes there"
                 )
-                bar.say(message)
                 raise KeyboardInterrupt(message)
     return _export(recipe, folder, work.card, work.check, net, average)
 
