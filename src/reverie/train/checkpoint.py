@@ -81,8 +81,8 @@ def restore(
         raise FileError(
             f"{path} is a {kind} of format {version}; this version reads reverie-checkpoint of format 1: {remedy}"
         )
-    # How often to save and to measure does not change the weights.
-    differ = [k for k in recipe if k not in ("save_every", "check_every") and recipe[k] != theirs.get(k)]
+    # How often to save and to measure, and how to sample, does not change the weights.
+    differ = [k for k in recipe if k not in ("save_every", "check_every", "sampling") and recipe[k] != theirs.get(k)]
     if differ:
         was = ", ".join(f"{k} = {theirs.get(k)!r} (now {recipe[k]!r})" for k in differ)
         raise ArgumentError(
