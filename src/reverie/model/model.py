@@ -214,9 +214,8 @@ class Model:
         if isinstance(t, Tensor):
             per_sample(t, x)  # raises unless it fits
         told = self.label(t)
-        label = (
-            told.to(x.device) if isinstance(told, Tensor) else torch.tensor(told, dtype=torch.float64, device=x.device)
-        )
+        label = told if isinstance(told, Tensor) else torch.tensor(told, dtype=torch.float64)
+        label = (label.float() if x.device.type == "mps" else label).to(x.device)  # MPS has no float64
         if label.shape[1:].numel() == 1:  # (B, 1, ..., 1) is one time a sample too
             label = label.reshape(-1)
             if len(label) not in (1, x.shape[0]):

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, unknown
-from reverie.process import Process, per_sample
+from reverie.process import Process, float64, per_sample
 
 __all__ = ["KINDS", "Affine", "Target", "as_target"]
 
@@ -117,7 +117,7 @@ class Target:
             UnknownNameError: an unknown kind.
         """
         want = as_target(kind)
-        time = torch.as_tensor(t, dtype=torch.float64) if not isinstance(t, Tensor) else t.double()
+        time = _time(t)
         if want is self or want == self:
             same = Affine(torch.zeros_like(time), torch.ones_like(time), torch.zeros_like(time))
             return _floats(same) if not isinstance(t, Tensor) else same
@@ -153,7 +153,7 @@ class Target:
         """
         if self.y is not None and y is None:
             raise ArgumentError(f"{self.name} is a function of the degraded input: give y=...")
-        time = torch.as_tensor(t, dtype=torch.float64)
+        time = _time(t)
         factors = self._factors(p, time)
         _check_scale(self, time, factors[3])
         k_x0, k_eps, k_y, scale = (per_sample(k, x0) for k in factors)
@@ -164,8 +164,12 @@ class Target:
         """c_in(t): the factor by which the state is multiplied before the network sees it."""
         if self.c_in is None:
             return 1.0
-        value = self.c_in(p, torch.as_tensor(t, dtype=torch.float64))
+        value = self.c_in(p, _time(t))
         return value if isinstance(t, Tensor) else value.item()
+
+
+def _time(t: float | Tensor) -> Tensor:
+    return float64(t) if isinstance(t, Tensor) else torch.tensor(float(t), dtype=torch.float64)
 
 
 def _floats(a: Affine) -> Affine:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from reverie.base import PRIOR, ArgumentError, Noise, ShapeError, TimeError, unknown
 
-__all__ = ["Process", "Time", "from_spec", "per_sample", "register"]
+__all__ = ["Process", "Time", "float64", "from_spec", "per_sample", "register"]
 
 Time = TypeVar("Time", float, Tensor)
 """A time is a float, a tensor `(B,)` (one a sample), or a tensor that broadcasts to the state."""
@@ -84,7 +84,8 @@ def per_sample(value: Tensor, like: Tensor) -> Tensor:
     return value
 
 
-def _float64(t: Tensor) -> Tensor:
+def float64(t: Tensor) -> Tensor:
+    """t in float64: on the CPU where its device has none (Apple's MPS)."""
     return (t.cpu() if t.device.type == "mps" else t).double()
 
 
@@ -118,7 +119,7 @@ class Process:
 
     def _lift(self, f: Callable[[Tensor], Tensor], t: Time) -> Time:
         if isinstance(t, Tensor):
-            return f(_float64(t))
+            return f(float64(t))
         return f(torch.tensor(float(t), dtype=torch.float64)).item()
 
     def _alpha(self, t: Tensor) -> Tensor:
