@@ -270,3 +270,17 @@ def test_history_is_freed_as_soon_as_no_row_needs_it() -> None:
     count = Count()
     rv.run(rv.solve.plan("dpmpp-3m", P, steps=40), oracle(), x_of(), hooks=count)
     assert count.most <= 4
+
+
+def test_nan_that_no_later_state_shows_is_found_all_the_same() -> None:
+    """The last row of a data prediction to sigma = 0 does not read its state, and this network turns NaN into a number."""
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(t[:, None] < 0.2, torch.nan_to_num(x), x) * (
+            float("nan") if 0.2 < float(t[0]) < 0.4 else 1.0
+        )
+
+    plan = rv.solve.plan("dpmpp-2m", P, grid=[1.0, 0.6, 0.3, 0.1, 0.0])
+    with pytest.raises(NonFiniteError) as caught:
+        rv.run(plan, rv.Model(net, P, predicts="x0"), x_of())
+    assert caught.value.stage == 2

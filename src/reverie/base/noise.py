@@ -7,9 +7,10 @@
 A Philox counter gives four words, hence four draws. A sample of n elements uses ceil(n/4) = m counters; element e takes
 draw e div m of counter e mod m. Philox (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011)
 is integer arithmetic, so it is exact everywhere. So that the floats are too, logarithm, sine and cosine are polynomials
-here, evaluated and the square root is Heron's, one IEEE operation (+, -, *, /) at a time: a library's `log` rounds differently in the vector body and
-in the tail of a tensor, so a value would depend on where it stands. Every draw is a float32 number, accurate to 5 units
-in the last place; other types are conversions of it, so that a float64 run sees the noise of the float32 run.
+here and the square root is Heron's, all evaluated one IEEE operation (+, -, *, /) at a time: a library's `log` rounds
+differently in the vector body and in the tail of a tensor, so a value would depend on where it stands. Every draw is
+a float32 number, accurate to 5 units in the last place; other types are conversions of it, so that a float64 run sees
+the noise of the float32 run.
 """
 
 from __future__ import annotations
