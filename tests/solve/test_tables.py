@@ -99,8 +99,11 @@ TYPES = [
 def test_prediction_types_give_one_trajectory(name: str, process: str, kind: str) -> None:
     p = ref.PROCESSES[process]
     times, data = grid(p, "denoise"), ref.data_of(p, MEANS, STD)
-    plan = rv.solve.plan(name, p, grid=times)
-    x, z = start(p, times[0]), draws(len(times))
+    if rv.solve.SOLVERS[name].dynamic:
+        plan = rv.solve.plan(name, p)
+    else:
+        plan = rv.solve.plan(name, p, grid=times, **{"restart": {"intervals": ((0.2, 1.0, 3, 2),)}}.get(name, {}))
+    x, z = start(p, plan.start), draws(plan.noises)
     one = rv.run(plan, ref.model_of(p, "x0", data), x, noise=z)
     assert close(rv.run(plan, ref.model_of(p, kind, data), x, noise=z), one)
 

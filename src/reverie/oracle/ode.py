@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, NonFiniteError, ShapeError, TimeError
-from reverie.model import Model, Target, conditions, select
+from reverie.model import Cond, Model, Prediction, Target, conditions, select
 from reverie.oracle.dop853 import E3, E5, A, B, C
 from reverie.process import Process
 
-__all__ = ["ANGULAR", "angle", "check_time", "integrate", "solve_ode", "tolerance", "transport"]
+__all__ = [
+    "ANGULAR", "EDGE", "angle", "check_time", "integrate", "predictor", "silent_at_clean", "solve_ode", "tolerance", "transport",
+]  # fmt: skip
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(y (B, *shape), theta (B,), rows (B,)) -> dy / dtheta; `rows` says which samples of the job these are."""
@@ -156,6 +158,38 @@ def transport(
     return y * rho_end
 
 
+def predictor(model: Model, t: float, t_end: float, cond: Cond, batch: int) -> Callable[..., Prediction]:
+    """(y (B, *shape), theta (B,), rows (B,)) -> what the model says of the states rho y, for angles between those of two times.
+
+    Args:
+        cond: as `conditions` prepared it, for `batch` rows.
+    """
+    p = model.process
+    lo, hi = sorted((t, t_end))
+    first, final = angle(p, lo)[0], angle(p, hi)[0]
+
+    def times(theta: Tensor) -> Tensor:
+        lam = (theta.cos() / theta.sin()).log()
+        inside = p.t_of_lam(lam).clamp(lo, hi)
+        return torch.where(theta <= first, lo, torch.where(theta >= final, hi, inside))
+
+    def ask(y: Tensor, theta: Tensor, rows: Tensor) -> Prediction:
+        time = times(theta)
+        state = y * _rho(p, time).reshape(-1, *[1] * (y.ndim - 1))
+        return model(state, time, **select(cond, rows, batch))
+
+    return ask
+
+
+def silent_at_clean(model: Model) -> bool:
+    """Whether the model's raw output at sigma = 0 leaves eps unknown (networks of x0)."""
+    try:
+        model.target.to(ANGULAR, model.process, model.process.t_clean)
+    except ArgumentError:
+        return True
+    return False
+
+
 @torch.no_grad()
 def solve_ode(
     model: Model,
@@ -198,30 +232,13 @@ def solve_ode(
     if p.gamma(t) != 0 or p.gamma(t_end) != 0:
         raise ArgumentError(f"{p} has a degraded input y; its probability flow is not covered by solve_ode")
     prepared = conditions(cond, len(x), model.null, x.device)
-    lo, hi = sorted((t, t_end))
-    first, final = angle(p, lo)[0], angle(p, hi)[0]
-
-    def times(theta: Tensor) -> Tensor:
-        lam = (theta.cos() / theta.sin()).log()
-        inside = p.t_of_lam(lam).clamp(lo, hi)
-        return torch.where(theta <= first, lo, torch.where(theta >= final, hi, inside))
+    ask = predictor(model, t, t_end, prepared, len(x))
 
     def velocity(y: Tensor, theta: Tensor, rows: Tensor) -> Tensor:
-        time = times(theta)
-        state = y * _rho(p, time).reshape(-1, *[1] * (y.ndim - 1))
-        return model(state, time, **select(prepared, rows, len(x))).as_(ANGULAR)
+        return ask(y, theta, rows).as_(ANGULAR)
 
     def clean(y: Tensor) -> Tensor:
         time = p.t_of_lam(-math.log(math.tan(EDGE)))
         return model(y * angle(p, time)[1], time, **prepared).x0
 
-    return transport(p, velocity, x, t, t_end, tolerance(rtol), clean if _silent_at_clean(model) else None)
-
-
-def _silent_at_clean(model: Model) -> bool:
-    """Whether the model's raw output at sigma = 0 leaves eps unknown (networks of x0)."""
-    try:
-        model.target.to(ANGULAR, model.process, model.process.t_clean)
-    except ArgumentError:
-        return True
-    return False
+    return transport(p, velocity, x, t, t_end, tolerance(rtol), clean if silent_at_clean(model) else None)

@@ -1,12 +1,12 @@
 """Forward processes: how clean data become noise, one family a file."""
 
 from reverie.process.ddpm import DDPM, ddpm
-from reverie.process.flow import Flow, flow
+from reverie.process.flow import Flow, dynamic_shift, flow
 from reverie.process.process import Process, float64, from_spec, per_sample
 from reverie.process.ve import VE, edm, ve
 from reverie.process.vp import VP, Cosine, Linear, ScaledLinear, SubVP, subvp, vp
 
 __all__ = [
     "DDPM", "VE", "VP", "Cosine", "Flow", "Linear", "Process", "ScaledLinear", "SubVP",
-    "ddpm", "edm", "float64", "flow", "from_spec", "per_sample", "subvp", "ve", "vp",
+    "ddpm", "dynamic_shift", "edm", "float64", "flow", "from_spec", "per_sample", "subvp", "ve", "vp",
 ]  # fmt: skip

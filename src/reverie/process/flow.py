@@ -21,7 +21,7 @@ from torch import Tensor
 from reverie.base import ArgumentError
 from reverie.process.process import Process, Time, register
 
-__all__ = ["Flow", "flow"]
+__all__ = ["Flow", "dynamic_shift", "flow"]
 
 
 @register
@@ -80,3 +80,22 @@ def flow(shift: float = 1.0) -> Flow:
     0.75
     """
     return Flow(shift=float(shift))
+
+
+def dynamic_shift(
+    tokens: int, base: float = 0.5, top: float = 1.15, base_tokens: int = 256, top_tokens: int = 4096
+) -> float:
+    """The shift for a picture of so many tokens: exp(mu), mu linear in the number of tokens (Flux).
+
+    Args:
+        tokens: height x width of the picture in patches, e.g. 4096 for 1024 x 1024 pixels on Flux. base, top: mu at base_tokens and top_tokens.
+
+    Source: Esser et al. 2024 (2403.03206, section 5.3.2); the constants are those of the released FLUX.1 code.
+
+    >>> round(flow(dynamic_shift(4096)).shift, 4)
+    3.1582
+    """
+    if isinstance(tokens, bool) or not tokens > 0:
+        raise ArgumentError(f"tokens must be a positive number, got {tokens!r}")
+    mu = base + (tokens - base_tokens) * (top - base) / (top_tokens - base_tokens)
+    return math.exp(mu)

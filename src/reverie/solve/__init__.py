@@ -1,8 +1,23 @@
 """Plans: solvers compiled to tables, and the loop that runs them."""
 
-from reverie.solve import ddim, heun, multistep, singlestep  # noqa: F401  (register the solvers)
+from reverie.solve import (  # noqa: F401  (register the solvers)
+    adaptive,
+    consistency,
+    ddim,
+    deis,
+    heun,
+    kdpm,
+    langevin,
+    multistep,
+    pndm,
+    restart,
+    sa,
+    singlestep,
+    unipc,
+)
 from reverie.solve.context import Run
 from reverie.solve.grids import ENDS, GRIDS, Node, nodes
+from reverie.solve.likelihood import Likelihood, log_likelihood, sample_with_likelihood
 from reverie.solve.line import Line, given, noise, prediction, state
 from reverie.solve.order import OrderCheck, check_order
 from reverie.solve.plan import Plan, Stage, dynamic, rule
@@ -11,7 +26,8 @@ from reverie.solve.sample import plan_for, sample, sample_blocks
 from reverie.solve.solver import SOLVERS, Solver, Table, plan, solver
 
 __all__ = [
-    "ENDS", "GRIDS", "SOLVERS", "Line", "Node", "OrderCheck", "Plan", "Run", "Solver", "Stage", "Table",
+    "ENDS", "GRIDS", "SOLVERS", "Likelihood", "Line", "Node", "OrderCheck", "Plan", "Run", "Solver", "Stage", "Table",
     "check_order",
-    "dynamic", "given", "nodes", "noise", "plan", "plan_for", "prediction", "rule", "run", "sample", "sample_blocks", "solver", "state",
+    "dynamic", "given", "log_likelihood", "nodes", "noise", "plan", "plan_for", "prediction", "rule", "run", "sample", "sample_blocks",
+    "sample_with_likelihood", "solver", "state",
 ]  # fmt: skip

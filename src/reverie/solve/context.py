@@ -72,8 +72,8 @@ class Run:
         self._pred = None
 
     @property
-    def t(self) -> float:
-        """The time of this stage's evaluation; the time of the state it makes if it has none."""
+    def t(self) -> float | Tensor:
+        """The time of this stage's evaluation, a tensor `(B, 1, ..., 1)` where each sample has its own; that of the state it makes if it has none."""
         assert self.stage is not None
         return self.stage.to if self.stage.t is None else self.stage.t
 

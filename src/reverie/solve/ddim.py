@@ -30,7 +30,7 @@ from reverie.solve.solver import Table, solver
 if TYPE_CHECKING:
     from reverie.solve.context import Run
 
-__all__ = ["ddim", "ddpm", "posterior_std"]
+__all__ = ["ddim", "ddpm", "euler_a", "posterior_std"]
 
 
 def posterior_std(s: Node, t: Node) -> float:
@@ -55,8 +55,8 @@ def ddim(process: Process, at: Sequence[Node], *, eta: float = 0.0) -> Table:
     Args:
         eta: >= 0, share of the ancestral noise.
     """
-    if eta < 0:
-        raise ArgumentError(f"eta must be at least 0, got {eta}")
+    if not 0 <= eta < math.inf:
+        raise ArgumentError(f"eta must be finite and at least 0, got {eta}")
     table = Table()
     for i, (s, t) in enumerate(pairwise(at)):
         std = eta * posterior_std(s, t)
@@ -67,6 +67,19 @@ def ddim(process: Process, at: Sequence[Node], *, eta: float = 0.0) -> Table:
         row = transfer(s, t, table.x, prediction(table.k), std)
         table.ask(s, row + std * noise(table.draw()) if std else row, t, i)
     return table
+
+
+@cites("ddim")
+@solver("euler-a", order=1, grid="karras", stochastic=True)
+def euler_a(process: Process, at: Sequence[Node], *, eta: float = 1.0) -> Table:
+    """Euler ancestral (k-diffusion): Euler down to less noise than the next node has, and fresh noise up to it.
+
+    With rho = sigma / alpha, up = eta rho_t sqrt(1 - rho_t^2 / rho_s^2) and down = sqrt(rho_t^2 - up^2): the same row as ddim with eta.
+
+    Args:
+        eta: >= 0, share of the ancestral noise.
+    """
+    return ddim(process, at, eta=eta)
 
 
 @cites("ddpm")

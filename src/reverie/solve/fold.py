@@ -32,9 +32,9 @@ class FoldedStage:
     """A stage ready to run: terms are (index, coefficient), those with tensors in `wide`."""
 
     stage: Stage
-    label: float | None
-    """What the network is told; None: the model's label is a function, which is asked at every run."""
-    c_in: float
+    label: float | Tensor | None
+    """What the network is told; None: the model's label is a function, which is asked at every run. A tensor where times are of samples."""
+    c_in: float | Tensor
     states: tuple[tuple[int, float], ...]
     raws: tuple[tuple[int, int, float], ...]
     noises: tuple[tuple[int, float], ...]
@@ -109,9 +109,11 @@ def fold_stage(
         add(("i", "y"), c * a.y)
     wide = tuple((key, c) for key, c in total.items() if isinstance(c, Tensor) and bool((c != 0).any()))
     scalars = [(key, float(c)) for key, c in total.items() if not isinstance(c, Tensor) and c != 0.0]
-    label: float | None = 0.0
-    c_in = 1.0
-    if stage.t is not None:
+    label: float | Tensor | None = 0.0
+    c_in: float | Tensor = 1.0
+    if isinstance(stage.t, Tensor):  # a time a sample
+        label, c_in = served[k].label(stage.t), served[k].target.input_scale(plan.process, stage.t)
+    elif stage.t is not None:
         m = served[k]
         told = stage.label if stage.label is not None else m.label(stage.t) if isinstance(m._label, str) else None
         label = None if told is None else float(told)

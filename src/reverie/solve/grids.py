@@ -7,7 +7,20 @@ the curve. Then `end` says what happens at the data side:
     "sigma_min"  the last node is the curve's own end, t_min unless lam is infinite there; the result keeps that much noise
     "zero"       N nodes down to t_min and one more, sigma = 0 (EDM, k-diffusion)
 
-Sources: Lu et al. 2022 (2206.00927, uniform log-SNR), Karras et al. 2022 (2206.00364, eq. 5), Lin et al. 2024 (2305.08891, trailing).
+The spacings of diffusers, "leading" and "linspace", place N nodes themselves: sigma = 0 follows them under "denoise" as under "zero".
+
+    name               the curve, or the nodes
+    logsnr[:power]     even in lam; exponential is the field's other name of it (with "zero")
+    time               even in t; sgm-uniform is the field's other name of it (with "denoise")
+    quadratic          even in sqrt(t)
+    karras[:rho]       even in (sigma / alpha)^(1 / rho), rho = 7
+    beta[:a]           t at the quantiles of Beta(a, a), a = 0.6: dense at both ends
+    trailing           even in t from t_max to where sigma = 0; whole labels on ddpm
+    leading[:offset]   t_i = i / N of the way, i = N - 1 .. 0; on ddpm labels i floor(T / N) + offset
+    linspace           N nodes, even in t, both ends included; whole labels on ddpm
+
+Sources: Lu et al. 2022 (2206.00927, uniform log-SNR), Karras et al. 2022 (2206.00364, eq. 5), Zhang & Chen 2023 (2204.13902, quadratic), Lee et
+al. 2024 (2407.12173, beta), Lin et al. 2024 (2305.08891, table 2: leading, linspace, trailing).
 """
 
 from __future__ import annotations
@@ -78,33 +91,113 @@ def _karras(p: Process, u: Tensor, rho: float = 7.0) -> Tensor:
     return t.clamp(p.t_min, p.t_max)
 
 
+def _quadratic(p: Process, u: Tensor) -> Tensor:
+    """Uniform in the root of time (from zero on, where the process's time starts below: ddpm's clean label is -1)."""
+    low, high = math.sqrt(p.t_min - p.t_clean), math.sqrt(p.t_max - p.t_clean)
+    return p.t_clean + (low + u * (high - low)) ** 2
+
+
+def _beta(p: Process, u: Tensor, a: float = 0.6) -> Tensor:
+    """Time at the quantiles of Beta(a, a)."""
+    quantiles = torch.tensor([beta_quantile(v, a) for v in u.tolist()], dtype=torch.float64)
+    return _time(p, quantiles)
+
+
+def beta_quantile(q: float, a: float) -> float:
+    """The q-quantile of Beta(a, a), to 1e-14, by bisection.
+
+    >>> beta_quantile(0.5, 0.6), round(beta_quantile(0.25, 0.5), 12)  # the arcsine law: sin(pi q / 2)^2
+    (0.5, 0.146446609407)
+    """
+    if q in (0.0, 0.5, 1.0):
+        return q
+    if q > 0.5:
+        return 1 - beta_quantile(1 - q, a)
+    low, high = 0.0, 0.5
+    for _ in range(200):
+        mid = (low + high) / 2
+        if mid in (low, high):
+            break
+        low, high = (mid, high) if _beta_cdf(mid, a) < q else (low, mid)
+    return (low + high) / 2
+
+
+def _beta_cdf(x: float, a: float) -> float:
+    """P(X <= x) of Beta(a, a) for 0 < x <= 1/2: x^a (1 - x)^a / (a B(a, a)) sum_n (2a)_n / (a + 1)_n x^n."""
+    total = term = 1.0
+    n = 0
+    while term > 1e-17 * total:
+        term *= (2 * a + n) / (a + 1 + n) * x
+        total += term
+        n += 1
+    log_beta = 2 * math.lgamma(a) - math.lgamma(2 * a)
+    return math.exp(a * (math.log(x) + math.log1p(-x)) - log_beta) / a * total
+
+
 GRIDS: dict[str, Callable[..., Tensor]] = {
     "logsnr": _logsnr,
+    "exponential": _logsnr,
     "time": _time,
-    "trailing": _trailing,
+    "sgm-uniform": _time,
+    "quadratic": _quadratic,
     "karras": _karras,
+    "beta": _beta,
+    "trailing": _trailing,
 }
+"""Curves u -> t, u falling from 1 (noise) to 0 (data)."""
 
 
-def _curve(grid: str) -> Callable[[Process, Tensor], Tensor]:
-    """The curve of a name, whose number after a colon is the curve's parameter: "karras:5", "logsnr:0.8"."""
+def _leading(p: Process, n: int, first: float, last: float, offset: float = 0.0) -> Tensor:
+    """n nodes at the lower ends of n equal parts of the time, as far below t_max."""
+    i = torch.arange(n - 1, -1, -1, dtype=torch.float64)
+    if not isinstance(p, DDPM):
+        if offset:
+            raise ArgumentError(f"leading:{offset:g} counts in labels; {p} has none")
+        return _time(p, last + i / n * (first - last))
+    size, low = int(p.t_max - p.t_min + 1), p.t_min + round(last * (p.t_max - p.t_min))
+    width = int(size * (first - last)) // n
+    if width < 1 or not float(offset).is_integer() or low + offset + width * (n - 1) > p.t_max:
+        raise TimeError(f"leading:{offset:g} with {n} nodes does not fit into the {size} labels of {p}")
+    return low + offset + i * width
+
+
+def _linspace(p: Process, n: int, first: float, last: float) -> Tensor:
+    """n nodes, even in time, both ends included."""
+    t = _time(p, torch.linspace(first, last, n, dtype=torch.float64))
+    return t.round() if isinstance(p, DDPM) else t
+
+
+PLACED: dict[str, Callable[..., Tensor]] = {"leading": _leading, "linspace": _linspace}
+"""Spacings that place their n nodes themselves, after which sigma = 0 follows."""
+NUMBERED = {
+    "logsnr": "its power",
+    "exponential": "its power",
+    "karras": "its rho",
+    "beta": "its a",
+    "leading": "its offset",
+}
+"""Grids that take a number after a colon."""
+
+
+def _named(grid: str) -> tuple[str, Callable[..., Tensor], bool]:
+    """Name, function and whether it places nodes itself; the number after a colon is the grid's parameter: "karras:5", "leading:1"."""
     name, colon, number = grid.partition(":")
-    if name not in GRIDS:
-        raise unknown("grid", name, GRIDS)
-    curve = GRIDS[name]
+    if name not in GRIDS and name not in PLACED:
+        raise unknown("grid", name, [*GRIDS, *PLACED])
+    placed = name in PLACED
+    made = PLACED[name] if placed else GRIDS[name]
     if not colon:
-        return curve
-    if name not in ("logsnr", "karras"):
-        raise ArgumentError(
-            f"grid {name!r} takes no number, got {grid!r}; only logsnr (its power) and karras (its rho) do"
-        )
+        return name, made, placed
+    if name not in NUMBERED:
+        known = ", ".join(f"{n} ({what})" for n, what in NUMBERED.items())
+        raise ArgumentError(f"grid {name!r} takes no number, got {grid!r}; these do: {known}")
     try:
         value = float(number)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
+    if not (0 <= value < math.inf if placed else 0 < value < math.inf):
         raise ArgumentError(f"grid {grid!r}: after the colon comes a positive number, e.g. 'karras:5'")
-    return lambda p, u: curve(p, u, value)
+    return name, lambda *args: made(*args, value), placed
 
 
 def nodes(
@@ -135,7 +228,7 @@ def nodes(
         raise ArgumentError(f"steps must be a whole number of at least 1, got {steps!r}")
     if not isinstance(grid, str):
         return _literal(p, grid, steps)
-    curve = _curve(grid)
+    _, curve, placed = _named(grid)
     if steps is None:
         raise ArgumentError("give steps=N (N + 1 nodes) or nfe= (a budget of model calls)")
     if end not in ENDS:
@@ -143,6 +236,13 @@ def nodes(
     first, last = float(span[0]), float(span[1])
     if not 1 >= first > last >= 0:
         raise ArgumentError(f"span goes from at most 1 (noise) down to at least 0 (data), got {span!r}")
+    if placed:
+        own_zero = last == 0 and end != "sigma_min"
+        times = curve(p, steps if own_zero else steps + 1, first, last).tolist()
+        if own_zero and times[-1] != p.t_clean:
+            times.append(p.t_clean)
+        _falling(p, times, f"grid {grid!r} with {steps} steps")
+        return tuple(Node.at(p, t) for t in times)
     own_zero = last == 0 and end == "zero" and curve(p, torch.zeros(1, dtype=torch.float64)).item() != p.t_clean
     if own_zero and steps == 1:
         raise ArgumentError("end='zero' takes at least 2 steps: one node at t_max and one at t_min before sigma = 0")
@@ -165,7 +265,7 @@ def _literal(p: Process, grid: Sequence[Any] | Tensor, steps: int | None) -> tup
     try:
         if pairs:
             labels = [None if v[1] is None else float(v[1]) for v in values]
-            times = [p.t_clean if float(v[0]) == 0 else p.t_of_sigma(float(v[0])) for v in values]
+            times = [_of_scheduler(p, float(v[0])) for v in values]
             if any(len(v) != 2 for v in values):
                 raise ValueError
         else:
@@ -178,10 +278,18 @@ def _literal(p: Process, grid: Sequence[Any] | Tensor, steps: int | None) -> tup
         raise ArgumentError(f"a grid needs at least 2 times, got {len(times)}")
     if steps is not None and steps != len(times) - 1:
         raise ArgumentError(f"the given grid has {len(times)} nodes, which is {len(times) - 1} steps, not {steps}")
-    if pairs:  # schedulers round their sigmas to float32
-        times = [p.t_max if p.t_max < t < p.t_max + 1e-5 * (p.t_max - p.t_min) else t for t in times]
     _falling(p, times, "the given grid")
     return tuple(Node.at(p, t, label) for t, label in zip(times, labels, strict=True))
+
+
+def _of_scheduler(p: Process, sigma: float) -> float:
+    """The time of a scheduler's sigma, which it rounded to float32: an end missed by that little is that end."""
+    if sigma == 0:
+        return p.t_clean
+    if sigma == math.inf and p.alpha(p.t_max) == 0:
+        return p.t_max
+    t, slack = p.t_of_sigma(sigma), 1e-5 * (p.t_max - p.t_min)
+    return min(max(t, p.t_min), p.t_max) if p.t_min - slack < t < p.t_max + slack else t
 
 
 def _falling(p: Process, times: Sequence[float], what: str) -> None:

@@ -23,7 +23,7 @@ from reverie.solve.grids import Node
 from reverie.solve.line import Line, noise, prediction
 from reverie.solve.solver import Table, solver
 
-__all__ = ["euler", "heun"]
+__all__ = ["coordinates_of", "euler", "heun", "step"]
 
 _COORDINATES = {
     "ratio": ("eps", lambda n: n.alpha, lambda n: n.ratio),
@@ -31,7 +31,7 @@ _COORDINATES = {
 }
 
 
-def _coordinates(process: Process, name: str | None) -> str:
+def coordinates_of(process: Process, name: str | None) -> str:
     name = name or ("straight" if isinstance(process, Flow) else "ratio")
     if name not in _COORDINATES:
         raise unknown("coordinates", name, _COORDINATES)
@@ -72,18 +72,23 @@ def _second_order_or_less(
 ) -> Table:
     if churn < 0 or churn_noise < 0:
         raise ArgumentError(f"churn and churn_noise must be at least 0, got {churn} and {churn_noise}")
-    where = _coordinates(process, coordinates)
+    where = coordinates_of(process, coordinates)
     table = Table(kinds=(_COORDINATES[where][0],))
     amount = min(churn / (len(at) - 1), math.sqrt(2) - 1)
     for i, (s, t) in enumerate(pairwise(at)):
         s = _churn(process, table, s, at[0], amount, churn_min, churn_max, churn_noise, i)
-        k, x = table.k, table.x
-        if not heun or t.sigma == 0:
-            table.ask(s, _euler(s, t, x, prediction(k), where), t, i)
-            continue
-        table.ask(s, _euler(s, t, x, prediction(k), where), t, i, inner=True)
-        table.ask(t, _euler(s, t, x, 0.5 * (prediction(k) + prediction(k + 1)), where), t, i)
+        step(table, s, t, where, i, heun)
     return table
+
+
+def step(table: Table, s: Node, t: Node, where: str, i: int, heun: bool = True, inner: bool = False) -> None:
+    """Add one step of Heun's method, or of Euler's where t is clean; `inner`: its end is not yet that of step i."""
+    k, x = table.k, table.x
+    if not heun or t.sigma == 0:
+        table.ask(s, _euler(s, t, x, prediction(k), where), t, i, inner=inner)
+        return
+    table.ask(s, _euler(s, t, x, prediction(k), where), t, i, inner=True)
+    table.ask(t, _euler(s, t, x, 0.5 * (prediction(k) + prediction(k + 1)), where), t, i, inner=inner)
 
 
 @cites("edm")

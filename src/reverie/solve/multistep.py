@@ -11,10 +11,14 @@ P_0, P_1, P_2 the predictions at s, s-1, s-2 and w_k from `exponential.Step`:
 D1 / h and D2 / h^2 are the first and second derivative of the polynomial through the three predictions. The released code of dpm-solver,
 diffusers and k-diffusion has D2 without the factor 2, which leaves the step of second order (`released=True` reproduces it).
 
+The SDE forms (dpmpp-2m-sde, dpmpp-3m-sde) are the same rows with the weights of eta > 0 and its noise; eta = 0 is the ODE form, eta = 1 the
+reverse SDE. They are of second order in distribution: the difference of two predictions carries the noise of the step between them, whose
+correlation with the state is, to that order, what the next step's own would be.
+
 The first steps are of order 1, 2, ...; the step to sigma = 0 is of order 1, and `lower_final` lets the order fall towards the end:
 order_i = min(k, N - i).
 
-Source: Lu et al. 2022 (2211.01095, algorithm 2 and appendix B).
+Source: Lu et al. 2022 (2211.01095, algorithm 2, appendix B, and section 5 for the SDE).
 """
 
 from __future__ import annotations
@@ -23,14 +27,14 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from reverie.base import implements, unknown
+from reverie.base import ArgumentError, implements, unknown
 from reverie.process import Process
 from reverie.solve.exponential import Step
 from reverie.solve.grids import Node
-from reverie.solve.line import Line, prediction
+from reverie.solve.line import Line, noise, prediction
 from reverie.solve.solver import Table, solver
 
-__all__ = ["dpm_2m", "dpmpp_2m", "dpmpp_3m"]
+__all__ = ["dpm_2m", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m", "dpmpp_3m_sde"]
 
 
 def _multistep(
@@ -40,9 +44,12 @@ def _multistep(
     variant: str = "midpoint",
     lower_final: bool | None = None,
     released: bool = False,
+    eta: float = 0.0,
 ) -> Table:
     if variant not in ("midpoint", "taylor"):
         raise unknown("variant", variant, ["midpoint", "taylor"])
+    if not 0 <= eta < math.inf:
+        raise ArgumentError(f"eta must be finite and at least 0, got {eta}")
     n = len(at) - 1
     lower = n < 10 if lower_final is None else lower_final
     table = Table(kinds=(kind,))
@@ -50,7 +57,9 @@ def _multistep(
         order = min(top, i + 1, n - i if lower else top)
         while order > 1 and not (math.isfinite(t.lam) and math.isfinite(at[i - order + 1].lam)):
             order -= 1
-        table.ask(s, _row(at, i, Step(s, t, kind), table.x, order, variant, released), t, i)
+        step = Step(s, t, kind, eta)
+        row = _row(at, i, step, table.x, order, variant, released)
+        table.ask(s, row + step.std * noise(table.draw()) if step.std else row, t, i)
     return table
 
 
@@ -112,3 +121,43 @@ def dpmpp_3m(
         released: the second difference without its factor 2, as in the released code; of second order.
     """
     return _multistep(at, "x0", 3, variant, lower_final, released)
+
+
+@implements("dpm-solver-pp")
+@solver("dpmpp-2m-sde", order=2, stochastic=True)
+def dpmpp_2m_sde(
+    process: Process,
+    at: Sequence[Node],
+    *,
+    eta: float = 1.0,
+    variant: str = "midpoint",
+    lower_final: bool | None = None,
+) -> Table:
+    """SDE-DPM-Solver++(2M): the reverse SDE by second-order multistep, one evaluation a step.
+
+    Args:
+        eta: >= 0, share of the SDE's noise: 1 is the reverse SDE, 0 is dpmpp-2m. variant: "midpoint" (default) or "taylor".
+        lower_final: let the order fall towards the end (default: when N < 10).
+    """
+    return _multistep(at, "x0", 2, variant, lower_final, eta=eta)
+
+
+@implements("dpm-solver-pp")
+@solver("dpmpp-3m-sde", order=2, stochastic=True)
+def dpmpp_3m_sde(
+    process: Process,
+    at: Sequence[Node],
+    *,
+    eta: float = 1.0,
+    variant: str = "midpoint",
+    lower_final: bool | None = None,
+    released: bool = False,
+) -> Table:
+    """The three-prediction form of SDE-DPM-Solver++; third order in the part without noise.
+
+    Args:
+        eta: >= 0, share of the SDE's noise: 1 is the reverse SDE, 0 is dpmpp-3m. variant: of the second-order steps.
+        lower_final: let the order fall towards the end (default: when N < 10).
+        released: the second difference without its factor 2, as in k-diffusion.
+    """
+    return _multistep(at, "x0", 3, variant, lower_final, released, eta)

@@ -59,7 +59,7 @@ class Stage:
 
     Attributes:
         row: the linear form of the next state.
-        t: where the model is asked about the current state; None: it is not.
+        t: where the model is asked about the current state; None: it is not. In a dynamic plan also a tensor `(B, 1, ..., 1)`, a time a sample.
         to: time of the state that the row makes.
         step: which step of the grid this belongs to; `inner` marks states inside a step.
         label: what the network is told instead of `model.label(t)`.
@@ -69,7 +69,7 @@ class Stage:
     """
 
     row: Line
-    t: float | None
+    t: float | Tensor | None
     to: float
     step: int = 0
     inner: bool = False
@@ -120,6 +120,10 @@ class Plan:
         for k, stage in enumerate(self.table):
             asked |= set() if stage.t is None else {k}
             check_stage(k, stage, asked, len(self.kinds))
+            if isinstance(stage.t, Tensor):
+                raise ArgumentError(
+                    f"stage {k}: a time a sample belongs to a dynamic plan; this table needs one number"
+                )
             for t in (stage.to if stage.t is None else stage.t, stage.to):
                 check_time(f"stage {k}", t, self.process)
 
@@ -146,7 +150,7 @@ class Plan:
         if self.rule is not None:
             one = model if not isinstance(model, Mapping) else next(iter(model.values()))
             return None if self.bound is None else self.bound * one.cost(None)
-        return sum(serving(model, s.net).cost(s.t) for s in self.table if s.t is not None)
+        return sum(serving(model, s.net).cost(s.t) for s in self.table if s.t is not None)  # type: ignore[arg-type,misc]
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -168,6 +172,24 @@ class Plan:
     def replace(self, **changes: Any) -> Plan:
         """A copy with some attributes changed; checked anew."""
         return dataclasses.replace(self, **changes)
+
+    def repeat(self, times: int, length: int | None = None, first: int = 0, last: int | None = None) -> Plan:
+        """Time travel: blocks of steps are run several times, the state being noised back between the passes (RePaint).
+
+        Args:
+            times: passes of each block, >= 1. length: steps of a block (RePaint's jump length); by default all of them.
+            first, last: the steps that are repeated, from `first` to before `last`; by default all.
+
+        Raises `ArgumentError` for numbers out of range, for dynamic plans, and for multistep tables changed by hand or by tuning.
+
+        >>> import reverie as rv
+        >>> plan = rv.solve.plan("ddim", rv.process.vp(), steps=10)
+        >>> plan.repeat(3, length=5).nfe, plan.repeat(2, first=4, last=8).nfe
+        (30, 14)
+        """
+        from reverie.solve.repeat import repeat
+
+        return repeat(self, times, length, first, last)
 
     def __str__(self) -> str:
         from reverie.solve.show import show

@@ -181,6 +181,7 @@ def _static(ctx: Run) -> tuple[Iterable[Job], int]:
 
 
 def _told(f: FoldedStage, model: Model | None) -> float:
+    assert not isinstance(f.label, Tensor)
     return f.label if f.label is not None else float(model.label(f.stage.t))  # type: ignore[union-attr,arg-type]
 
 
@@ -196,7 +197,10 @@ def _dynamic(ctx: Run) -> Iterator[Job]:
         f = fold_stage(plan, k, stage, table, served)
         _need(ctx, f.uses("i"))
         x = ctx.x
-        yield f, m, torch.full((len(x),), _told(f, m), device=x.device, dtype=_label_dtype(x))
+        if isinstance(f.label, Tensor):
+            yield f, m, f.label.reshape(-1).to(device=x.device, dtype=_label_dtype(x))
+        else:
+            yield f, m, torch.full((len(x),), _told(f, m), device=x.device, dtype=_label_dtype(x))
         old = k - _WINDOW
         if old >= 0:
             ctx.states[old] = ctx.raws[old] = None

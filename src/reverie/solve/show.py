@@ -33,6 +33,7 @@ def show(plan: Plan) -> str:
     ]
     at = plan.start
     for k, s in enumerate(plan.table):
+        assert not isinstance(s.t, Tensor)
         lam = plan.process.lam(at if s.t is None else s.t)
         label = "" if s.label is None else f"{s.label:.6g}"
         what = f"{s.t:9.5g}  {lam:7.3f}  {label:>9}" if s.t is not None else f"{'-':>9}  {lam:7.3f}  {label:>9}"

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from reverie.base import ArgumentError, TimeError, unknown
-from reverie.process import Process
+from reverie.process import VP, Process
 from reverie.solve.grids import Node, nodes
 from reverie.solve.line import Line, state
 from reverie.solve.plan import Plan, Stage
@@ -30,6 +30,9 @@ class Table:
     kinds: tuple[str, ...] = ("x0",)
     stages: list[Stage] = field(default_factory=list)
     draws: int = 0
+    rule: tuple[str, dict[str, Any]] | None = None
+    """Of a dynamic plan, which has no stages before its run."""
+    bound: int | None = None
 
     @property
     def k(self) -> int:
@@ -67,6 +70,16 @@ class Solver:
     summary: str
     stochastic: bool = False
     budget: Callable[..., tuple[int, dict[str, Any]]] | None = None
+    even: bool = False
+    """Its weights assume nodes even in the process's time."""
+    dynamic: bool = False
+    """It decides its steps during the run."""
+    elsewhere: str | None = None
+    """The default grid on processes other than VP, where that differs."""
+
+    def grid_for(self, process: Process) -> str:
+        """The default grid on this process."""
+        return self.grid if self.elsewhere is None or isinstance(process, VP) else self.elsewhere
 
     def order_of(self, options: Mapping[str, Any]) -> int:
         """Declared order of a full step under these options."""
@@ -91,18 +104,23 @@ def solver(
     grid: str = "logsnr",
     stochastic: bool = False,
     budget: Callable[..., tuple[int, dict[str, Any]]] | None = None,
+    even: bool = False,
+    dynamic: bool = False,
+    elsewhere: str | None = None,
 ) -> Callable[[Callable[..., Table]], Callable[..., Table]]:
     """Register a function `(process, nodes, *, options) -> Table` as a solver.
 
     Args:
         order: of accuracy, an int or a function of the options. grid: the default. stochastic: whether it draws noise.
         budget: `(nfe, zero, **options) -> (steps, options)` where a budget of calls is not found by counting the calls of a compiled
-            plan; `zero`: whether the last step goes to sigma = 0.
+            plan; `zero`: whether the last step goes to sigma = 0. even: its weights assume nodes even in time.
+        elsewhere: the default grid on processes
+            other than VP, whose time is another.
     """
 
     def add(build: Callable[..., Table]) -> Callable[..., Table]:
         summary = (inspect.getdoc(build) or name).split("\n")[0]
-        SOLVERS[name] = Solver(name, build, order, grid, summary, stochastic, budget)
+        SOLVERS[name] = Solver(name, build, order, grid, summary, stochastic, budget, even, dynamic, elsewhere)
         return build
 
     return add
@@ -150,7 +168,14 @@ def plan(
             raise ArgumentError(
                 f"{name!r} has no option {option!r}{hint} It takes: {', '.join(entry.options) or 'none'}"
             )
-    grid = entry.grid if grid is None else grid
+    if entry.dynamic:
+        if (steps, nfe, grid) != (None, None, None):
+            raise ArgumentError(
+                f"{name!r} chooses its own steps: leave out steps, nfe and grid; it takes {', '.join(entry.options)}"
+            )
+        at = (*nodes(process, entry.grid, 1, "sigma_min", span), *nodes(process, entry.grid, 1, end, span)[1:])
+        return _wrap(entry, process, at, entry.grid, end, options)
+    grid = entry.grid_for(process) if grid is None else grid
     if (steps is None) == (nfe is None) and isinstance(grid, str):
         raise ArgumentError(f"give either steps=N or nfe=N, got steps={steps!r} and nfe={nfe!r}")
     if nfe is None:
@@ -168,19 +193,27 @@ def plan(
 
 def _within(nfe: int, compiled: Callable[[int], Plan]) -> Plan:
     """The plan of the most steps that takes at most nfe calls, by bisection: calls grow with steps."""
-    best, error, low, high, n = None, None, 1, nfe, nfe
+    best, least, low, high, n = None, None, 1, nfe, nfe
+    error: Exception | None = None
     while low <= high:
+        found = None
         try:
             found = compiled(n)
         except TimeError as full:  # more steps than the grid holds
-            found, error = None, full
+            error = full
+        except ArgumentError as few:  # fewer steps than the solver takes, or an option at fault
+            error, low, n = few, n + 1, (n + 2 + high) // 2
+            continue
         if found is not None and found.nfe is not None and found.nfe <= nfe:
             best, low = found, n + 1
         else:
+            least = least if found is None else found
             high = n - 1
         n = (low + high + 1) // 2
+    if best is None and least is not None:
+        raise ArgumentError(f"{least.solver!r} takes at least {least.nfe} calls ({least.steps} steps), got nfe={nfe}")
     if best is None:
-        raise error or ArgumentError(f"one step already takes more than nfe={nfe} calls")
+        raise error or ArgumentError(f"no plan takes at most nfe={nfe} calls")
     return best
 
 
@@ -194,9 +227,13 @@ def _compile(
     options: Mapping[str, Any],
 ) -> Plan:
     at = nodes(process, grid, steps, end, span)
-    table = entry.build(process, at, **options)
     if not isinstance(grid, str):
-        end = "denoise" if at[-1].sigma == 0 else "given"
+        grid, end = "given", "denoise" if at[-1].sigma == 0 else "given"
+    return _wrap(entry, process, at, grid, end, options)
+
+
+def _wrap(entry: Solver, process: Process, at: Sequence[Node], grid: str, end: str, options: Mapping[str, Any]) -> Plan:
+    table = entry.build(process, at, **options)
     return Plan(
         entry.name,
         process,
@@ -204,8 +241,10 @@ def _compile(
         at[0].t,
         table.kinds,
         entry.order_of({**entry.options, **options}),
-        grid if isinstance(grid, str) else "given",
+        grid,
         end,
         dict(options),
+        table.rule,
+        table.bound,
         papers=tuple(getattr(entry.build, "__papers__", ())) + tuple(getattr(entry.build, "__cites__", ())),
     )
