@@ -30,7 +30,7 @@ types: .venv/dev.installed ## types, by mypy
 imports: .venv/dev.installed ## the order of the rooms, by import-linter
 	@$(BIN)/lint-imports --no-cache
 
-unit: .venv/dev.installed ## tests and doctests
+unit: .venv/dev.installed .venv/peers.installed ## tests and doctests
 	@$(BIN)/pytest -n 2
 
 .venv/peers.installed: .venv/bench.installed

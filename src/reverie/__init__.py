@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from reverie import base, data, guide, hub, measure, model, nets, oracle, process, solve, train
+    from reverie import base, data, guide, hub, inspect, measure, model, nets, oracle, process, solve, train
     from reverie.base import Noise, ReverieError, cite, implementations, implements
     from reverie.hub import load
+    from reverie.inspect import compare
     from reverie.model import Model, Prediction, Target
     from reverie.solve import Plan, run, sample
 
-_ROOMS = ("base", "process", "model", "oracle", "solve", "data", "measure", "nets", "hub", "guide", "train")
+_ROOMS = ("base", "process", "model", "oracle", "solve", "data", "measure", "nets", "hub", "guide", "train", "inspect")
 _NAMES = {
     "ReverieError": "base",
     "Noise": "base",
@@ -35,11 +36,12 @@ _NAMES = {
     "run": "solve",
     "sample": "solve",
     "load": "hub",
+    "compare": "inspect",
 }
 
 __all__ = [
     "Model", "Noise", "Plan", "Prediction", "ReverieError", "Target",
-    "__version__", "base", "cite", "data", "guide", "hub", "implementations", "implements", "load", "measure", "model", "nets",
+    "__version__", "base", "cite", "compare", "data", "guide", "hub", "implementations", "implements", "inspect", "load", "measure", "model", "nets",
     "oracle", "process", "run", "sample", "solve", "train",
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from reverie.cli import demo, plans, sampling, training
+from reverie.cli import comparing, demo, plans, sampling, training
 from reverie.cli.console import complain
 
 __all__ = ["app"]
@@ -77,6 +77,7 @@ for _function, _epilog in (
     (sampling.sample, sampling.EXAMPLES),
     (plans.solvers, plans.SOLVERS_EXAMPLES),
     (plans.plan, plans.PLAN_EXAMPLES),
+    (comparing.compare, comparing.EXAMPLES),
     (training.train, training.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
 ):

@@ -131,7 +131,8 @@ def stages(
         yield Stage(h * _sum(weights, k), here, until, step, inner=True)
         n += 1
         old, new = run.states[begin], run.states[made]
-        assert old is not None and new is not None
+        assert old is not None
+        assert new is not None
         error = _norm(run.x.double(), old / rho(t).to(x), new / rho(here).to(x), rtol, atol)
         if not bool(error.isfinite().all()):
             bad = run.index[~error.isfinite().flatten().cpu()].tolist()

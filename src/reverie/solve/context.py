@@ -56,6 +56,8 @@ class Run:
         self._drawn: dict[int, Tensor] = {}
         self._noises = 0
         self._pred: Prediction | None = None
+        self.made: dict[tuple[int, int], Tensor] = {}
+        """Predictions in the plan's kind that the fold has made once, by (stage, head)."""
 
     @property
     def x(self) -> Tensor:
@@ -145,12 +147,12 @@ class Run:
 
     def step(self, pred: Prediction) -> Tensor:
         """What the current row would make if the model had said `pred`; the run itself is unchanged."""
-        said, old, cached = self._said(pred), self._raw(), self._pred
+        said, old, cached, made = self._said(pred), self._raw(), self._pred, dict(self.made)
         self.raws[self.k] = said
         try:
             return self.row()
         finally:
-            self.raws[self.k], self._pred = old, cached
+            self.raws[self.k], self._pred, self.made = old, cached, made
 
     def row(self) -> Tensor:
         """The next state by the current row: one multiply-add a term."""
@@ -163,6 +165,11 @@ class Run:
             acc = self._times(states[j], c) if acc is None else acc.add_(states[j], alpha=c)  # type: ignore[arg-type]
         for j, h, c in f.raws:
             acc = self._times(raws[j][h], c) if acc is None else acc.add_(raws[j][h], alpha=c)  # type: ignore[index]
+        if f.makes:
+            self._make(f)
+        for j, h, c in f.made:
+            value = self.made[j, h]
+            acc = self._times(value, c) if acc is None else acc.add_(value, alpha=c)
         for j, c in f.noises:
             acc = self._times(self.draw(j), c) if acc is None else acc.add_(self.draw(j), alpha=c)
         for name, c in f.inputs:
@@ -172,12 +179,18 @@ class Run:
             acc = term if acc is None else acc + term
         return torch.zeros_like(self.x) if acc is None else acc
 
+    def _make(self, f: FoldedStage) -> None:
+        """The predictions P state + R raw of the current stage that later rows read."""
+        k, raws = self.k, self.raws[self.k]
+        for h, p, r in f.makes:
+            self.made[k, h] = self._times(self.states[k], p).add_(raws[h], alpha=r)  # type: ignore[index, arg-type]
+
     def _times(self, x: Tensor, c: float) -> Tensor:
         """c x; a product with a tensor made once takes half the time of one with a number."""
         leads = self.folded.leads  # type: ignore[union-attr]
-        lead = leads.get(x.dtype)
+        lead = leads.get((x.dtype, c))
         if lead is None:
-            lead = leads[x.dtype] = torch.tensor(c, dtype=x.dtype)
+            lead = leads[x.dtype, c] = torch.tensor(c, dtype=x.dtype)
         return torch.mul(x, lead)
 
     def _symbol(self, key: Key) -> Tensor:
@@ -222,6 +235,7 @@ class Run:
             raise ArgumentError(f"rows must be 1 to {batch} positions in 0 .. {batch - 1}, got {rows.tolist()!r:.200}")
         self.states = [None if s is None else s[rows] for s in self.states]
         self.raws = [None if r is None else tuple(h[rows] for h in r) for r in self.raws]
+        self.made = {key: v[rows] for key, v in self.made.items()}
         self.cond = select(self.cond, rows, batch)
         self.inputs = select(self.inputs, rows, batch)
         self.memory = {owner: _reindex(value, rows, batch) for owner, value in self.memory.items()}

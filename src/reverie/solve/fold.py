@@ -5,8 +5,9 @@ The table speaks of predictions of a kind (x0, say); the network returns another
     kind_j = P_j state_j + R_j raw_j + Q_j y        (`Target.to`, at the time of stage j)
 
 each b[k,j] prediction_j becomes b P on state j, b R on the raw output and b Q on the input y. This happens once for a
-plan and a prediction type, in float64; the loop then costs one multiply-add a term. A fold holds numbers only, so models
-of equal type share it and none is kept alive.
+plan and a prediction type, in float64; the loop then costs one multiply-add a term. A prediction that many rows read without
+their reading state j too (a predictor-corrector's) is made once instead, where that takes fewer multiply-adds. A fold holds
+numbers only, so models of equal type share it and none is kept alive.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, ReverieError
-from reverie.model import Model
+from reverie.model import Affine, Model
 from reverie.solve.line import Coef, Key
 from reverie.solve.plan import Plan, Stage, serving
 
@@ -40,14 +41,19 @@ class FoldedStage:
     noises: tuple[tuple[int, float], ...]
     inputs: tuple[tuple[str, float], ...]
     wide: tuple[tuple[Key, Tensor], ...]
+    made: tuple[tuple[int, int, float], ...] = ()
+    """Predictions that are made once: (stage, head, coefficient)."""
+    makes: tuple[tuple[int, float, float], ...] = ()
+    """Those that this stage makes: (head, P, R)."""
     keep: int | None = None
     """The row is state `keep` unchanged."""
     free_states: tuple[int, ...] = ()
     free_raws: tuple[int, ...] = ()
+    free_made: tuple[tuple[int, int], ...] = ()
     carried: bool = False
     """The next row reads the state that this one makes, so that NaN and infinity in it reach the next state too."""
-    leads: dict[torch.dtype, Tensor] = field(default_factory=dict)
-    """The coefficient of the first term as a tensor without dimensions, by the state's type."""
+    leads: dict[tuple[torch.dtype, float], Tensor] = field(default_factory=dict)
+    """Coefficients with which a sum begins as tensors without dimensions, by the state's type."""
 
     def uses(self, symbol: str) -> set[Any]:
         """The states ("x"), predictions ("p") or inputs ("i") that the row reads."""
@@ -75,7 +81,8 @@ def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
     key = tuple((name, m.targets, m._label if isinstance(m._label, str) else None) for name, m in models.items())
     if key not in plan._folds:
         served = {k: serving(model, s.net) for k, s in enumerate(plan.table) if s.t is not None}
-        stages = [fold_stage(plan, k, s, plan.table, served) for k, s in enumerate(plan.table)]
+        once = _made_once(plan, served)
+        stages = [fold_stage(plan, k, s, plan.table, served, once) for k, s in enumerate(plan.table)]
         inputs = frozenset(name for f in stages for name in f.uses("i"))
         told = [f.label for f in stages if f.label is not None]
         labels = torch.tensor(told, dtype=torch.float64) if len(told) == len(stages) else None
@@ -83,10 +90,42 @@ def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
     return plan._folds[key]
 
 
+def _affine(plan: Plan, j: int, head: int, stage: Stage, model: Model) -> Affine:
+    """(P, R, Q) of a prediction of stage j."""
+    targets = [t for t in model.targets if t is not None]
+    if head >= len(targets):
+        raise ArgumentError(f"{plan.solver!r} needs {len(plan.kinds)} heads; {model.name} has {len(targets)}")
+    try:
+        return targets[head].to(plan.kinds[head], plan.process, stage.t)  # type: ignore[arg-type]
+    except ReverieError as error:
+        raise ArgumentError(f"{plan.solver!r}, stage {j}: {error}") from None
+
+
+def _made_once(plan: Plan, served: Mapping[int, Model]) -> dict[tuple[int, int], Affine]:
+    """The predictions of which more than two rows would read the state for their sake alone, with their (P, R, Q)."""
+    alone: dict[tuple[int, int], int] = {}
+    for s in plan.table:
+        terms = s.row.terms
+        if any(isinstance(c, Tensor) for c in terms.values()):
+            return {}
+        for key in terms:
+            if key[0] == "p" and ("x", key[1]) not in terms and terms[key] != 0.0:
+                alone[key[1:]] = alone.get(key[1:], 0) + 1
+    many = {key: _affine(plan, *key, plan.table[key[0]], served[key[0]]) for key, n in alone.items() if n > 2}
+    return {key: a for key, a in many.items() if a.x != 0.0 and a.y == 0.0}
+
+
 def fold_stage(
-    plan: Plan, k: int, stage: Stage, table: Sequence[Stage] | Mapping[int, Stage], served: Mapping[int, Model]
+    plan: Plan,
+    k: int,
+    stage: Stage,
+    table: Sequence[Stage] | Mapping[int, Stage],
+    served: Mapping[int, Model],
+    once: Mapping[tuple[int, int], Affine] | None = None,
 ) -> FoldedStage:
-    """Fold stage k; `table` and `served` hold the stages and models that its row may refer to, itself included."""
+    """Fold stage k; `table` and `served` hold the stages and models that its row may refer to, itself included; `once` the predictions
+    that are made once."""
+    once = once or {}
     total: dict[Key, Coef] = {}
 
     def add(key: Key, c: Coef) -> None:
@@ -97,13 +136,10 @@ def fold_stage(
             add(key, c)
             continue
         _, j, head = key
-        targets = [t for t in served[j].targets if t is not None]
-        if head >= len(targets):
-            raise ArgumentError(f"{plan.solver!r} needs {len(plan.kinds)} heads; {served[j].name} has {len(targets)}")
-        try:
-            a = targets[head].to(plan.kinds[head], plan.process, table[j].t)  # type: ignore[arg-type]
-        except ReverieError as error:
-            raise ArgumentError(f"{plan.solver!r}, stage {j}: {error}") from None
+        if (j, head) in once:
+            add(("m", j, head), c)
+            continue
+        a = _affine(plan, j, head, table[j], served[j])
         add(("x", j), c * a.x)
         add(("p", j, head), c * a.raw)
         add(("i", "y"), c * a.y)
@@ -128,6 +164,8 @@ def fold_stage(
         noises=tuple((key[1], c) for key, c in scalars if key[0] == "n"),
         inputs=tuple((key[1], c) for key, c in scalars if key[0] == "i"),
         wide=wide,
+        made=tuple((key[1], key[2], c) for key, c in scalars if key[0] == "m"),
+        makes=tuple((h, float(a.x), float(a.raw)) for (j, h), a in once.items() if j == k),
         keep=only[0][1] if only is not None and only[0][0] == "x" and only[1] == 1.0 else None,
     )
 
@@ -139,14 +177,20 @@ def _free(stages: Sequence[FoldedStage]) -> tuple[FoldedStage, ...]:
     for k, f in enumerate(stages):
         last_x |= dict.fromkeys(f.uses("x"), k)
         last_p |= dict.fromkeys(f.uses("p"), k)
+    last_m: dict[tuple[int, int], int] = {}
+    for k, f in enumerate(stages):
+        last_m |= {(j, h): k for j, h, _ in f.made}
+    free_m: list[list[tuple[int, int]]] = [[] for _ in stages]
+    for key, last in last_m.items():
+        free_m[last].append(key)
     free_x: list[list[int]] = [[] for _ in stages]
     free_p: list[list[int]] = [[] for _ in stages]
     for j, last in last_x.items():
         free_x[last].append(j)
     for j, last in last_p.items():
         free_p[last].append(j)
-    carried = [k + 1 in f.uses("x") for k, f in enumerate(stages[1:])] + [False]
+    carried = [k + 1 in f.uses("x") or any(j == k + 1 for j, _, _ in f.made) for k, f in enumerate(stages[1:])]
     return tuple(
-        dataclasses.replace(f, free_states=tuple(x), free_raws=tuple(p), carried=c)
-        for f, x, p, c in zip(stages, free_x, free_p, carried, strict=True)
+        dataclasses.replace(f, free_states=tuple(x), free_raws=tuple(p), free_made=tuple(m), carried=c)
+        for f, x, p, m, c in zip(stages, free_x, free_p, free_m, [*carried, False], strict=True)
     )

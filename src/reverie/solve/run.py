@@ -152,6 +152,8 @@ def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bo
             ctx.states[j] = None
         for j in f.free_raws:
             ctx.raws[j] = None
+        for key in f.free_made:
+            ctx.made.pop(key)
         sums.append(None if f.carried and not every else new.sum(dims) if dims else new)
         if progress:
             sys.stderr.write(f"\r{k + 1}/{total}" if total else f"\r{k + 1}")

@@ -1,0 +1,9 @@
+"""Inspect: what takes a model and measures it."""
+
+from reverie.inspect.compare import compare
+from reverie.inspect.comparison import Comparison, Floor, Row
+from reverie.inspect.entries import Entry, entry
+from reverie.inspect.figures import Figure
+from reverie.inspect.fine import Fine
+
+__all__ = ["Comparison", "Entry", "Figure", "Fine", "Floor", "Row", "compare", "entry"]
