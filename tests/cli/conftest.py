@@ -44,7 +44,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run `reverie` with words, in an empty folder; the answer has exit_code, output and exception."""
     monkeypatch.chdir(tmp_path)
-    runner = CliRunner(env={"COLUMNS": "240", "NO_COLOR": "1", "TERM": "dumb"})
+    runner = CliRunner(env={"COLUMNS": "240", "NO_COLOR": "1", "TERM": "dumb", "REVERIE_DEVICE": "cpu"})
 
     def go(*words: object) -> Any:
         return runner.invoke(app, [str(w) for w in words], prog_name="reverie")

@@ -71,7 +71,7 @@ def test_an_order_that_does_not_hold_is_told(call):
         (("ddim", "--steps", 0), "steps must be a whole number of at least 1, got 0"),
         (("ddim", "--steps", 3, "--nfe", 3), "give --steps or --nfe, not both (got 3 and 3)"),
         (("ddim", "--option", "et=1"), "did you mean 'eta'"),
-        (("ddim", "--option", "eta=-1"), "eta must be at least 0, got -1"),
+        (("ddim", "--option", "eta=-1"), "eta must be finite and at least 0, got -1"),
         (("ddim", "--end", "clean"), "unknown end 'clean'"),
         (("ddim", "-o", "missing/plan.json"), "cannot write"),
     ],

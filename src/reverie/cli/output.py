@@ -18,7 +18,7 @@ from reverie.base.files import atomic, check_writable
 from reverie.cli.sheet import columns_for, contact_sheet, enlarged, pixels
 from reverie.nets import write_tensors
 
-__all__ = ["Output"]
+__all__ = ["Output", "settings_in"]
 
 _RAW = (".safetensors", ".npy")
 
@@ -100,6 +100,15 @@ class Output:
                 numpy.save(file, x.numpy(), allow_pickle=False)
         else:
             write_tensors(self.path, {"samples": x, "ids": torch.tensor(ids)}, {"reverie": json.dumps(record)})
+
+
+def settings_in(image: Image.Image) -> dict[str, Any] | None:
+    """The settings that tell the job of a picture from another, or None for a picture that is not of a job."""
+    try:
+        settings = json.loads(image.info["reverie"])["settings"]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
 def _png(image: Image.Image, path: Path, record: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from reverie.hub import house_models, load
 from reverie.model import Model
 from reverie.process import Process, edm, flow, subvp, ve, vp
 
-__all__ = ["cycled", "guide", "options", "process"]
+__all__ = ["conditions_in_turn", "cycled", "guide", "options", "process"]
 
 _WORDS = {"true": True, "false": False, "none": None}
 _PROCESSES: dict[str, Callable[[], Process]] = {
@@ -115,6 +115,20 @@ def process(text: str) -> Process:
         raise unknown("process or model", text, [*_PROCESSES, *house_models()]) from None
 
 
+def conditions_in_turn(model: Model, prompt: str | None) -> dict[str, Any]:
+    """The conditions that samples take in turn, one entry each; empty for a model that takes none.
+
+    Raises as `cycled`.
+    """
+    if model.embed is None:
+        if prompt is not None:
+            raise ArgumentError(f"{model.name} takes no prompt, got {prompt!r}; leave it out")
+        return {}
+    if prompt is None and model.card.get("classes") is None:
+        return {}
+    return model.embed("all" if prompt is None else prompt)
+
+
 def cycled(model: Model, prompt: str | None, ids: Sequence[int]) -> tuple[dict[str, Any], list[str] | None, int]:
     """The condition of each sample, what to call it, and K: sample i gets entry i mod K of the prompt's K.
 
@@ -123,14 +137,7 @@ def cycled(model: Model, prompt: str | None, ids: Sequence[int]) -> tuple[dict[s
     Raises:
         ArgumentError: a prompt for a model that takes none. UnknownNameError: a class that it does not have.
     """
-    classes = model.card.get("classes")
-    if model.embed is None:
-        if prompt is not None:
-            raise ArgumentError(f"{model.name} takes no prompt, got {prompt!r}; leave it out")
-        return {}, None, 1
-    if prompt is None and classes is None:
-        return {}, None, 1
-    pool = model.embed("all" if prompt is None else prompt)
+    classes, pool = model.card.get("classes"), conditions_in_turn(model, prompt)
     cond = {name: value[torch.tensor([i % len(value) for i in ids])] for name, value in pool.items()}
     names = [str(classes[c]) for c in cond["class_labels"].tolist()] if classes and "class_labels" in cond else None
     return cond, names, max(map(len, pool.values()), default=1)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reverie.base import FileError
+from reverie.hub.jobs import fingerprint, plan_hash
 from reverie.model import Model
 from reverie.nets import read_tensors, write_tensors
 from reverie.solve import Plan
@@ -27,18 +27,8 @@ __all__ = ["Partial", "digest"]
 
 def digest(model: Model, plan: Plan, settings: Mapping[str, Any]) -> str:
     """A fingerprint of what fixes a sample's bits beside its id: weights, process, plan, and other settings (JSON-able)."""
-    h = hashlib.sha256(
-        json.dumps([settings, model.process.spec(), repr(model), torch.__version__], sort_keys=True).encode()
-    )
-    if isinstance(model.net, nn.Module):
-        for name, value in model.net.state_dict().items():
-            h.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-            h.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    with tempfile.TemporaryDirectory() as folder:
-        plan.save(Path(folder) / "plan.json")
-        for file in sorted(Path(folder).iterdir()):
-            h.update(file.read_bytes())
-    return h.hexdigest()
+    said = [settings, fingerprint(model), plan_hash(plan), torch.__version__]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 class Partial:

@@ -46,7 +46,14 @@ def solvers(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for p
         options = ", ".join(f"{k}={'-' if v is None else v}" for k, v in e["options"].items())
         small = "  ".join(filter(None, [f"({options})" if options else "", ", ".join(e["papers"])]))
         what = Text.assemble(e["summary"], (f"\n{small}" if small else "", "dim"))
-        table.add_row(Text(e["name"], "cyan"), str(e["order"]), f"{e['calls_a_step']:g}", e["noise"], e["grid"], what)
+        table.add_row(
+            Text(e["name"], "cyan"),
+            str(e["order"]),
+            "" if e["calls_a_step"] is None else f"{e['calls_a_step']:g}",
+            e["noise"],
+            e["grid"],
+            what,
+        )
     out().print(table)
     out().print(
         "[dim]noise: 'option' means that an option adds it. Defaults in brackets; set them with --option NAME=VALUE.[/dim]"
@@ -59,14 +66,15 @@ def _entries() -> list[dict[str, Any]]:
 
     p, found = rv.process.vp(), []
     for name, entry in SOLVERS.items():
-        short, long = (rv.solve.plan(name, p, steps=n) for n in (9, 12))
+        short, long = (rv.solve.plan(name, p, steps=None if entry.dynamic else n) for n in (9, 12))
+        calls = None if entry.dynamic else ((long.nfe or 0) - (short.nfe or 0)) / 3
         noise = "always" if long.noises else "option" if entry.stochastic else "none"
         papers = [*getattr(entry.build, "__papers__", ()), *getattr(entry.build, "__cites__", ())]
         found.append(
             {
                 "name": name,
                 "order": entry.order_of(entry.options),
-                "calls_a_step": ((long.nfe or 0) - (short.nfe or 0)) / 3,
+                "calls_a_step": calls,
                 "noise": noise,
                 "grid": entry.grid,
                 "options": {k: "inf" if v == math.inf else v for k, v in entry.options.items()},
@@ -95,7 +103,8 @@ def plan(
     grid: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Where the steps lie: logsnr, time, karras, trailing. Default: the solver's."
+            metavar="NAME",
+            help="Where the steps lie: logsnr, karras, time, quadratic, beta, trailing, leading, linspace, ... Default: the solver's.",
         ),
     ] = None,
     end: Annotated[str, typer.Option(metavar="NAME", help="How it ends: denoise, sigma_min, zero.")] = "denoise",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +12,7 @@ import typer
 from reverie.cli.console import complain, err, examples, out
 
 if TYPE_CHECKING:
+    from reverie.cli.output import Output
     from reverie.model import Model
     from reverie.solve import Plan
 
@@ -22,8 +25,10 @@ EXAMPLES = examples(
     'reverie sample digits 7 -n 40 --steps 6 --guide cfg:2 -o sevens.png',
     "# a thousand samples as numbers; stop with Ctrl-C, and the same command goes on",
     'reverie sample digits -n 1000 --nfe 10 --batch 100 -o samples.safetensors',
-    "# samples 1000 to 1999 of the same seed, one file each",
+    "# samples 1000 to 1999 of the same seed, a picture each",
     "reverie sample digits -n 1000 --start 1000 -o more/",
+    "# fifty thousand, in shards, on all GPUs; any number of processes, stopped and resumed at will, makes the same bits",
+    "torchrun --nproc-per-node 8 -m reverie.cli sample digits -n 50000 --batch 500 -o fid/",
 )  # fmt: skip
 
 _HOW, _WHICH, _OUT = "How they are made", "Which samples", "Where they go"
@@ -81,7 +86,7 @@ def sample(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Where the steps lie: logsnr, time, karras, trailing; logsnr:POWER, karras:RHO. Default: the model's own, else the solver's.",
+            help="Where the steps lie: logsnr, karras:RHO, time, quadratic, beta, trailing, leading, ... Default: the model's, else the solver's.",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -124,17 +129,46 @@ def sample(
             rich_help_panel=_HOW,
         ),
     ] = 16,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, ...", rich_help_panel=_HOW)] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            envvar="REVERIE_DEVICE",
+            help="cpu, cuda, cuda:1, ...; auto: cuda if there is one, else cpu. Under torchrun each process takes a GPU of its own.",
+            rich_help_panel=_HOW,
+        ),
+    ] = "auto",
     output: Annotated[
         str,
         typer.Option(
             "-o",
             "--out",
             metavar="PATH",
-            help="NAME.png: a contact sheet, settings inside. FOLDER/: a PNG a sample, named by id. NAME.safetensors, NAME.npy: raw numbers.",
+            help="NAME.png: a contact sheet, settings inside. NAME.safetensors, NAME.npy: raw numbers, all held in memory. FOLDER/: any number "
+            "of samples in bounded memory, see --format; a folder can be resumed, extended (raise -n), and shared by processes (torchrun).",
             rich_help_panel=_OUT,
         ),
     ] = "out.png",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Of a FOLDER/. png: a picture a sample, named by id. safetensors: shards of raw numbers and job.json, read by "
+            "rv.data.samples. npz: shards of uint8 pictures, and of them samples.npz (arr_0: N, H, W, C), as FID evaluators read it. Default: what "
+            "the folder holds; in a new one png up to 1000 samples, safetensors above or if samples are no pictures.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    shard: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Samples a shard (at most 128 MiB each). Default: about 1000, fewer for many processes.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
     columns: Annotated[
         int | None,
         typer.Option(metavar="N", help="Of the contact sheet, from 1. Default: a tidy number.", rich_help_panel=_OUT),
@@ -156,22 +190,34 @@ def sample(
     from reverie.cli.output import Output
     from reverie.cli.partial import Partial, digest
     from reverie.hub import load
+    from reverie.hub.jobs import share_of
 
-    target = Output(output, columns, scale, captions)
+    target, share = Output(output, columns, scale, captions), share_of()
+    if not target.folder:
+        for name, value in (("--format", form), ("--shard", shard)):
+            if value is not None:
+                raise ArgumentError(f"{name} is for folders, and {output!r} is a file; write -o FOLDER/")
+        if share[1] > 1:
+            raise ArgumentError(f"{share[1]} processes cannot share the file {output!r}; write -o FOLDER/")
     settings = {"solver": solver, "steps": steps, "nfe": nfe, "grid": grid, "end": end, "option": option or None}
     given = [f"--{name}" for name, value in settings.items() if value is not None]
     if plan is not None and given:
         raise ArgumentError(f"a saved plan has its own solver, steps and grid; leave out {', '.join(given)}")
     guidance = None if guide is None else parse.guide(guide)
     more = parse.options(option or [])
-    base = load(model, _device(device))
+    device = _device(device)
+    base = load(model, device)
     table = _plan(base, plan, solver, steps, nfe, grid, end, more)
+    if target.folder:
+        words = {"guide": guide, "prompt": prompt}
+        _folder(target, form, base, table, guidance, words, n, start, seed, batch, shard, share)
+        return
     guided = base if guidance is None else base | guidance
     ids = list(range(start, start + n))
     cond, names, cycle = parse.cycled(base, prompt, ids)
     if base.codec is None:
         target.check(base.shape)
-    said = {"guide": guide, "prompt": prompt, "seed": seed, "batch": batch, "device": device}
+    said: dict[str, Any] = {"guide": guide, "prompt": prompt, "seed": seed, "batch": batch, "device": device}
     kept = Partial(target.partial, digest(base, table, said))
     if kept.note:
         complain(kept.note, "note")
@@ -183,23 +229,114 @@ def sample(
     x = _stacked(kept.samples, ids)
     target.write(x, ids, names, cycle, _record(base, table, said, ids, names))
     kept.remove()
-    seconds = time.monotonic() - began
-    forwards = guided.cost(None) if table.rule is not None else (table.cost(guided) or 0)
+    _say(output, n, table, guided, time.monotonic() - began)
+
+
+def _say(output: str, n: int, plan: Plan, guided: Model, seconds: float, made: str = "") -> None:
+    forwards = guided.cost(None) if plan.rule is not None else (plan.cost(guided) or 0)
     out().print(
-        f"[bold]{output}[/bold]  {n} sample{'s' * (n > 1)}, {table.solver}, {table.nfe} calls and {forwards} network forwards each, "
-        f"{seconds:.1f} s",
+        f"[bold]{output}[/bold]  {n} sample{'s' * (n > 1)}, {plan.solver}, {plan.nfe} calls and {forwards} network forwards each, "
+        f"{seconds:.1f} s{made}",
         soft_wrap=True,
     )
 
 
-def _device(name: str) -> Any:
+def _folder(
+    target: Output,
+    asked: str | None,
+    model: Model,
+    plan: Plan,
+    guide: Any,
+    said: dict[str, Any],
+    n: int,
+    start: int,
+    seed: int,
+    batch: int,
+    shard: int | None,
+    share: tuple[int, int],
+) -> None:
+    """Fill a folder; rank 0 shows how far all are, and waits for all."""
+    from reverie.base import ArgumentError
+    from reverie.cli import jobs, parse
+    from reverie.data import write_npz
+    from reverie.hub.jobs import Shards, Source, Store, cell_size, fill, made_with
+
+    shape = model.shape if model.codec is None else None
+    form = jobs.form(target.path, asked, n, shape is None or (len(shape) == 3 and shape[0] in (1, 3)))
+    if form in ("png", "npz"):
+        target.check(shape)
+    if form != "png" and not (target.columns is None and target.scale is None):
+        raise ArgumentError(f"columns and scale shape pictures; {target.name!r} gets shards (--format {form})")
+    if form == "png" and shard is not None:
+        raise ArgumentError("--shard is of shards; this folder gets a picture a sample (--format png)")
+    source = Source(model, plan, guide, parse.conditions_in_turn(model, said["prompt"]), seed, batch, said)
+    rank, began, quiet = share[0], time.monotonic(), share[0] != 0
+    cell, classes = cell_size(n, batch, share[1]), model.card.get("classes")
+
+    def note(text: str) -> None:
+        complain(text, "note")
+
+    def names(ids: Sequence[int]) -> list[str] | None:
+        told = source.labels(ids).get("class_labels")
+        return None if classes is None or told is None else [str(classes[c]) for c in told.tolist()]
+
+    store: Store
+    if form == "png":
+        record = _record(model, plan, said | {"seed": seed, "batch": batch, "device": str(model.device)}, [], None)
+        record["settings"] = source.settings | {"scale": target.scale or 1}
+        store = jobs.Pictures(target, start, n, cell, names, record, share, note)
+    else:
+        values = "uint8" if form == "npz" else "float32"
+        store = Shards(
+            target.path, source.settings, start, n, source.labels, values, shard, cell, share, made_with(model), note
+        )
+        if rank == 0 and not (target.path / "plan.json").exists():
+            plan.save(target.path / "plan.json")
+    had = n - _count(store.missing())
+    if had and not quiet:
+        err().print(f"resumed: {had} of {n} samples were done" if had < n else f"all {n} samples were done")
+    try:
+        with jobs.stoppable(), jobs.shown(f"{model.name}, {plan.solver}", n, quiet) as report:
+            fill(store, source.blocks, share, report)
+            if form == "npz" and rank == 0:
+                write_npz(target.path, target.path / "samples.npz")
+    except KeyboardInterrupt:
+        if not quiet:
+            done = n - _count(store.missing())
+            state = f"{done} of {n} samples are in {target.name}" if done else "nothing was finished yet"
+            complain(f"{state}; the same command goes on from there", "stopped")
+        raise typer.Exit(130) from None
+    if quiet:
+        return
+    if form == "png":
+        store.claims.path.unlink(missing_ok=True)
+    seconds = time.monotonic() - began
+    rate = f", {(n - had) / seconds:.3g} samples/s" if had < n else ""
+    if form != "png":
+        rate += f"; read them with rv.data.samples({target.name!r})"
+    _say(target.name, n, plan, source.guided, seconds, rate)
+
+
+def _count(runs: Sequence[tuple[int, int]]) -> int:
+    return sum(b - a for a, b in runs)
+
+
+def _device(name: str) -> str:
+    """A device's name, checked. Under torchrun "cuda" is the process's own, where there are several."""
     import torch
 
     from reverie.base import ArgumentError
 
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        if name == "cuda" and torch.cuda.device_count() > 1:
+            name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+        device = torch.empty(0, device=name).device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        return name
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise ArgumentError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 

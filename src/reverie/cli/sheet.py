@@ -8,33 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from reverie.base import ArgumentError, ShapeError
+from reverie.base import ArgumentError
+from reverie.data import pixels
 
 __all__ = ["columns_for", "contact_sheet", "enlarged", "pixels"]
 
 _PAPER, _INK = (250, 249, 246), (96, 96, 104)
 _WANTED = 88
 """Width in pixels that a small picture is enlarged to at least about."""
-
-
-def pixels(x: Tensor) -> Tensor:
-    """Samples `(n, C, H, W)` in [-1, 1], C 1 (grey) or 3 (RGB), as uint8 `(n, H, W, C)`; what lies outside is cut off.
-
-    Raises:
-        ShapeError: samples that are no pictures.
-
-    >>> pixels(torch.tensor([-1.0, 0.0, 2.0]).reshape(1, 1, 1, 3)).flatten().tolist()
-    [0, 128, 255]
-    """
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ShapeError(
-            f"samples of shape {tuple(x.shape[1:])} are no pictures (1 or 3, H, W); write them to a .safetensors or .npy file"
-        )
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def enlarged(picture: Tensor, scale: int = 1) -> Image.Image:
@@ -74,6 +58,7 @@ def contact_sheet(
     Raises:
         ShapeError: no pictures. ArgumentError: columns or scale below 1.
 
+    >>> import torch
     >>> contact_sheet(torch.zeros(6, 1, 8, 8), columns=3, scale=2).size
     (68, 48)
     """

@@ -1,20 +1,7 @@
 """Plans: solvers compiled to tables, and the loop that runs them."""
 
-from reverie.solve import (  # noqa: F401  (register the solvers)
-    adaptive,
-    consistency,
-    ddim,
-    deis,
-    heun,
-    kdpm,
-    langevin,
-    multistep,
-    pndm,
-    restart,
-    sa,
-    singlestep,
-    unipc,
-)
+import importlib
+
 from reverie.solve.context import Run
 from reverie.solve.grids import ENDS, GRIDS, Node, nodes
 from reverie.solve.likelihood import Likelihood, log_likelihood, sample_with_likelihood
@@ -31,3 +18,9 @@ __all__ = [
     "dynamic", "given", "log_likelihood", "nodes", "noise", "plan", "plan_for", "prediction", "rule", "run", "sample", "sample_blocks",
     "sample_with_likelihood", "solver", "state",
 ]  # fmt: skip
+
+# Registered in the order in which they are listed.
+for _family in (
+    "ddim", "heun", "kdpm", "singlestep", "multistep", "unipc", "deis", "pndm", "sa", "langevin", "restart", "consistency", "adaptive",
+):  # fmt: skip
+    importlib.import_module(f"reverie.solve.{_family}")

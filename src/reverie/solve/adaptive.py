@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -85,10 +85,19 @@ def ode_adaptive(
 
 
 @dynamic("ode-adaptive")
-def stages(
+def stages(run: Run, plan: Plan, **given: Any) -> Iterator[Stage]:
+    """The stages of a run; see the module."""
+    for stage in _stages(run, plan, **given):
+        yield stage
+        if run.rows is not None:
+            raise ArgumentError(
+                "ode-adaptive cannot follow a hook that selects samples; take a solver with a fixed grid"
+            )
+
+
+def _stages(
     run: Run, plan: Plan, *, until: float, clean: bool, rtol: float, atol: float, pair: str, max_calls: int
 ) -> Iterator[Stage]:
-    """The stages of a run; see the module."""
     order, places, rows, weights = PAIRS[pair]
     p, x = plan.process, run.x
     shape = (len(x), *[1] * (x.ndim - 1))
@@ -108,10 +117,6 @@ def stages(
     slope: Line | None = None
     n = calls = step = 0
     while bool((theta != goal).any()):
-        if run.rows is not None:
-            raise ArgumentError(
-                "ode-adaptive cannot follow a hook that selects samples; take a solver with a fixed grid"
-            )
         last = h.abs() >= (goal - theta).abs()
         h = torch.where(last, goal - theta, h)
         begin, here, k = n, t, [] if slope is None else [slope]
