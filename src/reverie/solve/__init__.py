@@ -2,6 +2,7 @@
 
 import importlib
 
+from reverie.solve.capture import Captured, capture
 from reverie.solve.context import Run
 from reverie.solve.grids import ENDS, GRIDS, Node, nodes
 from reverie.solve.likelihood import Likelihood, log_likelihood, sample_with_likelihood
@@ -13,8 +14,8 @@ from reverie.solve.sample import plan_for, sample, sample_blocks
 from reverie.solve.solver import SOLVERS, Solver, Table, plan, solver
 
 __all__ = [
-    "ENDS", "GRIDS", "SOLVERS", "Likelihood", "Line", "Node", "OrderCheck", "Plan", "Run", "Solver", "Stage", "Table",
-    "check_order",
+    "ENDS", "GRIDS", "SOLVERS", "Captured", "Likelihood", "Line", "Node", "OrderCheck", "Plan", "Run", "Solver", "Stage", "Table",
+    "capture", "check_order",
     "dynamic", "given", "log_likelihood", "nodes", "noise", "plan", "plan_for", "prediction", "rule", "run", "sample", "sample_blocks",
     "sample_with_likelihood", "solver", "state",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from reverie.solve.context import Run
 from reverie.solve.fold import FoldedStage, fold, fold_stage
 from reverie.solve.plan import RULES, Plan, Stage, check_stage, serving
 
-__all__ = ["EVENTS", "run"]
+__all__ = ["EVENTS", "handlers_of", "run", "stages", "static_jobs"]
 
 EVENTS = ("start", "before", "predicted", "after", "end")
 _RECORDS = ("x", "x0", "eps", "v", "flow", "score", "t")
@@ -86,7 +86,7 @@ def run(
             raise ShapeError(f"index has shape {tuple(ctx.index.shape)} for a batch of {batch}")
     ctx.noise = Noise(noise) if isinstance(noise, int) else noise
     ctx.inputs = {k: _input(k, v, x) for k, v in (inputs or {}).items()}
-    handlers = _handlers(hooks)
+    handlers = handlers_of(hooks)
     names = (record,) if isinstance(record, str) else tuple(record)
     if wrong := set(names) - set(_RECORDS):
         raise ArgumentError(f"record knows {', '.join(_RECORDS)}, not {sorted(wrong)}")
@@ -106,8 +106,21 @@ def run(
 
 
 def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bool, every: bool) -> list[Tensor | None]:
-    """All stages. Returns a sum a sample of the initial state and of the states made: `every` one, or those not read on."""
-    jobs, total = _static(ctx) if ctx.plan.rule is None else (_dynamic(ctx), ctx.plan.bound)
+    """All stages of a run; see `stages`."""
+    jobs, total = static_jobs(ctx) if ctx.plan.rule is None else (_dynamic(ctx), ctx.plan.bound)
+    return stages(ctx, jobs, total, handlers, kept, progress, every)
+
+
+def stages(
+    ctx: Run,
+    jobs: Iterable[Job],
+    total: int | None,
+    handlers: Handlers,
+    kept: dict[str, list[Any]],
+    progress: bool,
+    every: bool,
+) -> list[Tensor | None]:
+    """The loop. Returns a sum a sample of the initial state and of the states made: `every` one, or those not read on."""
     for h in handlers["start"]:
         h(ctx)
     before, predicted, after = handlers["before"], handlers["predicted"], handlers["after"]
@@ -167,7 +180,8 @@ def _label_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _static(ctx: Run) -> tuple[Iterable[Job], int]:
+def static_jobs(ctx: Run) -> tuple[Iterable[Job], int]:
+    """The stages of a static plan with their models and labels, which are made on the state's device here, before the loop."""
     folded, x = fold(ctx.plan, ctx.model), ctx.x
     _need(ctx, folded.inputs)
     ctx._noises = folded.noises
@@ -246,7 +260,8 @@ def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str 
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _handlers(hooks: Iterable[Any] | Any) -> Handlers:
+def handlers_of(hooks: Iterable[Any] | Any) -> Handlers:
+    """The methods of hooks, by event. Raises `ArgumentError` for an object that has none."""
     if not isinstance(hooks, list | tuple | set | frozenset):
         hooks = (hooks,)
     for h in hooks:
