@@ -1,7 +1,9 @@
-"""Microseconds a step without the network, beside diffusers and k-diffusion in one run.
+"""Microseconds a step without the network, memory, and what remains beside a real network; with diffusers and k-diffusion in one run.
 
-The "network" returns a tensor made beforehand, so what is timed is everything else: the solver's arithmetic, conversions, bookkeeping and, in
-Reverie, the finite check. Each pair of contenders is run in turn (A B A B ...); quoted are the median time and the median of the pairwise ratios.
+First the "network" returns a tensor made beforehand, so what is timed is everything else: the solver's arithmetic, conversions, bookkeeping and,
+in Reverie, the finite check. Each pair of contenders is run in turn (A B A B ...); quoted are the median time and the median of the pairwise
+ratios. Then the bytes that a run allocates (torch.profiler), in units of one state; and a whole run of `digits` at batch 1 over the time that it
+spends in its network, whose work leaves the processor's caches cold for everything else.
 
     python benchmarks/overhead.py [--steps 50] [--pairs 9] [--shape 1,4,64,64]
 """
@@ -65,7 +67,7 @@ def contenders(shape: tuple[int, ...], steps: int) -> dict[str, Job]:
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     process = rv.process.ddpm((1 - betas).cumprod(0))
     jobs: dict[str, Job] = {}
-    for name in ("dpmpp-2m", "dpmpp-3m", "ddim"):
+    for name in ("dpmpp-2m", "dpmpp-3m", "ddim", "unipc-3", "deis-3"):
         plan, model = (
             rv.solve.plan(name, process, steps=steps),
             rv.Model(lambda x, t: next(answers), process, predicts="eps"),
@@ -99,6 +101,52 @@ def contenders(shape: tuple[int, ...], steps: int) -> dict[str, Job]:
     return jobs
 
 
+def memory(job: Job, state: torch.Tensor) -> tuple[float, float, int]:
+    """Peak and sum of what one call allocates, in states, and the number of allocations of at least a quarter of one."""
+    from torch.profiler import ProfilerActivity, profile
+
+    job()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        job()
+    found = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    now = peak = total = count = 0
+    for event in sorted(found, key=lambda e: e.start_ns()):
+        size = event.nbytes()
+        now, total = now + size, total + max(0, size)
+        peak, count = max(peak, now), count + (size >= state.nbytes / 4)
+    return peak / state.nbytes, total / state.nbytes, count
+
+
+def beside_a_network(runs: int, steps: int = 8) -> dict[str, tuple[float, float]]:
+    """For a few solvers on `digits` at batch 1: median of whole run / its forwards, and median microseconds outside the network."""
+    digits = rv.load("digits")
+    x, cond = torch.randn(1, *digits.shape), {"class_labels": torch.tensor([7])}  # type: ignore[misc]
+    inside = 0.0
+
+    def timed(*args: Any, **more: Any) -> Any:
+        nonlocal inside
+        begin = time.perf_counter()
+        out = digits.net(*args, **more)
+        inside += time.perf_counter() - begin
+        return out
+
+    model = rv.Model(
+        timed, digits.process, predicts=digits.target, null=digits.null, label=digits._label, dtype=digits.dtype
+    )
+    found = {}
+    for name in ("dpmpp-2m", "unipc-3", "ddim"):
+        plan = rv.solve.plan(name, digits.process, steps=steps)
+        ratios, outside = [], []
+        for _ in range(runs):
+            begin, inside = time.perf_counter(), 0.0
+            rv.run(plan, model, x, cond=cond)
+            whole = time.perf_counter() - begin
+            ratios.append(whole / inside)
+            outside.append(1e6 * (whole - inside))
+        found[name] = statistics.median(ratios), statistics.median(outside)
+    return found
+
+
 def import_seconds() -> float:
     """What `import reverie` adds to `import torch`, median of 5 fresh interpreters."""
     code = "import time, torch; b = time.perf_counter(); import reverie; print(time.perf_counter() - b)"
@@ -126,6 +174,16 @@ def main() -> None:
         us = [1e6 * v / args.steps for v in values]
         ratio = statistics.median(v / b for v, b in zip(values, base, strict=True))
         print(f"{name:32}{statistics.median(us):9.1f}{min(us):9.1f}{max(us):9.1f}   {ratio:.2f}")
+
+    state = torch.zeros(shape)
+    print(f"\nmemory of a whole run, in states of {state.nbytes} bytes{'':9}peak      sum   allocations")
+    for name, job in jobs.items():
+        peak, total, count = memory(job, state)
+        print(f"{name:32}{peak:25.1f}{total:9.0f}{count:14}")
+
+    print("\nwhole run of `digits` (batch 1, 8 steps) over its forwards, median of runs")
+    for name, (ratio, outside) in beside_a_network(20 * args.pairs).items():
+        print(f"{name:32}{ratio:9.4f}{outside:9.0f} us outside the network")
 
     noise, index, stages = rv.Noise(0), torch.arange(shape[0]), range(args.steps)
     pair = interleaved(

@@ -76,7 +76,7 @@ class Captured:
             ctx = self._context()
             sums = stages(ctx, self._jobs, len(self._jobs), self._silent, {}, False, False)
             self._out = ctx.x
-            self._finite = torch.cat([s for s in sums if s is not None]).isfinite().all()
+            self._finite = torch.cat(sums).isfinite().all()
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,10 +16,16 @@ from reverie.solve.fold import FoldedStage
 from reverie.solve.line import Key
 from reverie.solve.plan import Plan, Stage
 
-__all__ = ["Run"]
+__all__ = ["Run", "seeded"]
 
 _CHUNK = 1 << 22
 """Numbers of pre-drawn noise held at a time."""
+
+
+@functools.lru_cache(maxsize=64)
+def seeded(seed: int) -> Noise:
+    """The noise of a seed, made once."""
+    return Noise(seed)
 
 
 class Run:
@@ -45,8 +52,8 @@ class Run:
         self.serving: Model | None = None
         """The model that serves the current stage."""
         self.k = 0
-        self.index: Tensor = torch.arange(x.shape[0])
-        self.noise: Noise | Tensor | Callable[[int], Tensor] = Noise(0)
+        self._index: Tensor | None = None
+        self.noise: Noise | Tensor | Callable[[int], Tensor] = seeded(0)
         self.cond: dict[str, Any] = {}
         self.inputs: dict[str, Tensor] = {}
         self.memory: dict[Any, Any] = {}
@@ -117,6 +124,17 @@ class Run:
             new.append(value.to(raw))
         return tuple(new)
 
+    @property
+    def index(self) -> Tensor:
+        """Sample ids `(B,)`."""
+        if self._index is None:
+            self._index = torch.arange(self._batch)
+        return self._index
+
+    @index.setter
+    def index(self, value: Tensor) -> None:
+        self._index = value
+
     def draw(self, j: int) -> Tensor:
         """The j-th elementary noise of the plan, `(B, *shape)`: a function of seed, j and sample id alone."""
         if j not in self._drawn:
@@ -165,6 +183,8 @@ class Run:
             acc = self._times(states[j], c) if acc is None else acc.add_(states[j], alpha=c)  # type: ignore[arg-type]
         for j, h, c in f.raws:
             acc = self._times(raws[j][h], c) if acc is None else acc.add_(raws[j][h], alpha=c)  # type: ignore[index]
+        if f.simple:
+            return acc  # type: ignore[return-value]
         if f.makes:
             self._make(f)
         for j, h, c in f.made:

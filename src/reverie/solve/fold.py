@@ -13,6 +13,7 @@ numbers only, so models of equal type share it and none is kept alive.
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ from reverie.solve.plan import Plan, Stage, serving
 __all__ = ["Folded", "FoldedStage", "fold", "fold_stage"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class FoldedStage:
     """A stage ready to run: terms are (index, coefficient), those with tensors in `wide`."""
 
@@ -50,6 +51,10 @@ class FoldedStage:
     free_states: tuple[int, ...] = ()
     free_raws: tuple[int, ...] = ()
     free_made: tuple[tuple[int, int], ...] = ()
+    simple: bool = False
+    """The row has numbers times states and raw outputs only."""
+    reads_own: bool = False
+    """The row reads the state at which it begins, so that NaN and infinity in it reach the next state."""
     carried: bool = False
     """The next row reads the state that this one makes, so that NaN and infinity in it reach the next state too."""
     leads: dict[tuple[torch.dtype, float], Tensor] = field(default_factory=dict)
@@ -70,6 +75,8 @@ class Folded:
     inputs: frozenset[str]
     labels: Tensor | None
     """What the network is told at every stage, float64; None where a model's label is a function."""
+    told: dict[Any, tuple[Tensor, int, tuple[Tensor, ...]]] = field(default_factory=dict)
+    """The same on a device, in a type, for a batch: a tensor, its version when it was made, and its entries a stage."""
 
 
 def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
@@ -77,7 +84,10 @@ def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
 
     Raises `ArgumentError` where a stage needs a quantity that the model's output does not determine, naming the stage.
     """
-    models = model if isinstance(model, Mapping) else {"": model}
+    last = plan._folds.get("last")
+    if last is not None and last[0]() is model:  # the usual case, without looking the key up
+        return last[1]
+    models = {"": model} if isinstance(model, Model) else model
     key = tuple((name, m.targets, m._label if isinstance(m._label, str) else None) for name, m in models.items())
     if key not in plan._folds:
         served = {k: serving(model, s.net) for k, s in enumerate(plan.table) if s.t is not None}
@@ -87,6 +97,8 @@ def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
         told = [f.label for f in stages if f.label is not None]
         labels = torch.tensor(told, dtype=torch.float64) if len(told) == len(stages) else None
         plan._folds[key] = Folded(_free(stages), plan.noises, inputs, labels)
+    if isinstance(model, Model):
+        plan._folds["last"] = weakref.ref(model), plan._folds[key]
     return plan._folds[key]
 
 
@@ -166,6 +178,10 @@ def fold_stage(
         wide=wide,
         made=tuple((key[1], key[2], c) for key, c in scalars if key[0] == "m"),
         makes=tuple((h, float(a.x), float(a.raw)) for (j, h), a in once.items() if j == k),
+        simple=bool(scalars)
+        and not wide
+        and all(key[0] in "xp" for key, _ in scalars)
+        and not any(j == k for j, _ in once),
         keep=only[0][1] if only is not None and only[0][0] == "x" and only[1] == 1.0 else None,
     )
 
@@ -189,8 +205,8 @@ def _free(stages: Sequence[FoldedStage]) -> tuple[FoldedStage, ...]:
         free_x[last].append(j)
     for j, last in last_p.items():
         free_p[last].append(j)
-    carried = [k + 1 in f.uses("x") or any(j == k + 1 for j, _, _ in f.made) for k, f in enumerate(stages[1:])]
+    own = [k in f.uses("x") or any(j == k for j, _, _ in f.made) for k, f in enumerate(stages)]
     return tuple(
-        dataclasses.replace(f, free_states=tuple(x), free_raws=tuple(p), free_made=tuple(m), carried=c)
-        for f, x, p, m, c in zip(stages, free_x, free_p, free_m, [*carried, False], strict=True)
+        dataclasses.replace(f, free_states=tuple(x), free_raws=tuple(p), free_made=tuple(m), reads_own=o, carried=c)
+        for f, x, p, m, o, c in zip(stages, free_x, free_p, free_m, own, [*own[1:], False], strict=True)
     )

@@ -8,6 +8,7 @@ fails, the run is repeated with a sum a stage, to name the stage.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from reverie.base import ArgumentError, Noise, NonFiniteError, ShapeError
 from reverie.model import Model, conditions
-from reverie.solve.context import Run
-from reverie.solve.fold import FoldedStage, fold, fold_stage
+from reverie.solve.context import Run, seeded
+from reverie.solve.fold import Folded, FoldedStage, fold, fold_stage
 from reverie.solve.plan import RULES, Plan, Stage, check_stage, serving
 
 __all__ = ["EVENTS", "handlers_of", "run", "stages", "static_jobs"]
@@ -78,23 +79,24 @@ def run(
     """
     x = _check(plan, model, x, grad)
     ctx, batch = Run(plan, model, x), x.shape[0]
-    first = next(iter(model.values())) if isinstance(model, Mapping) else model
+    first = model if isinstance(model, Model) else next(iter(model.values()))
     ctx.cond = conditions(cond, batch, first.null, x.device)
     if index is not None:
         ctx.index = torch.as_tensor(index).cpu()
         if ctx.index.shape != (batch,):
             raise ShapeError(f"index has shape {tuple(ctx.index.shape)} for a batch of {batch}")
-    ctx.noise = Noise(noise) if isinstance(noise, int) else noise
+    ctx.noise = seeded(noise) if isinstance(noise, int) else noise
     ctx.inputs = {k: _input(k, v, x) for k, v in (inputs or {}).items()}
     handlers = handlers_of(hooks)
     names = (record,) if isinstance(record, str) else tuple(record)
     if wrong := set(names) - set(_RECORDS):
         raise ArgumentError(f"record knows {', '.join(_RECORDS)}, not {sorted(wrong)}")
     kept: dict[str, list[Any]] = {name: [] for name in names}
-    ids, every = ctx.index, any(handlers.values()) or bool(names) or plan.rule is not None
+    ids, every = ctx._index, any(handlers.values()) or bool(names) or plan.rule is not None
     with torch.set_grad_enabled(grad == "full"):
         sums = _loop(ctx, handlers, kept, progress, every)
-        if not bool(torch.cat([s for s in sums if s is not None]).isfinite().all()):
+        if not _finite(sums):
+            ids = torch.arange(batch) if ids is None else ids
             if not every:  # no hook can have changed what the run began with
                 again = Run(plan, model, x)
                 again.index, again.noise, again.cond, again.inputs = ids, ctx.noise, ctx.cond, ctx.inputs
@@ -105,7 +107,7 @@ def run(
     return (ctx.x, kept) if names else ctx.x
 
 
-def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bool, every: bool) -> list[Tensor | None]:
+def _loop(ctx: Run, handlers: Handlers, kept: dict[str, list[Any]], progress: bool, every: bool) -> list[Tensor]:
     """All stages of a run; see `stages`."""
     jobs, total = static_jobs(ctx) if ctx.plan.rule is None else (_dynamic(ctx), ctx.plan.bound)
     return stages(ctx, jobs, total, handlers, kept, progress, every)
@@ -119,16 +121,18 @@ def stages(
     kept: dict[str, list[Any]],
     progress: bool,
     every: bool,
-) -> list[Tensor | None]:
+) -> list[Tensor]:
     """The loop. Returns a sum a sample of the initial state and of the states made: `every` one, or those not read on."""
     for h in handlers["start"]:
         h(ctx)
     before, predicted, after = handlers["before"], handlers["predicted"], handlers["after"]
     spent, dims = ctx.spent, tuple(range(1, ctx.x.ndim))
-    sums: list[Tensor | None] = [ctx.x.sum(dims) if dims else ctx.x]
+    sums: list[Tensor] = []
     probe: Tensor | None = None
     own = False
     for k, (f, model, label) in enumerate(jobs):
+        if k == 0 and (every or not f.reads_own):
+            sums.append(ctx.x.sum(dims) if dims else ctx.x)
         ctx.k, ctx.stage, ctx.folded, ctx.serving, ctx._pred = k, f.stage, f, model, None
         for h in before:
             h(ctx)
@@ -139,10 +143,12 @@ def stages(
             assert x is not None
             if ctx.rows is not None:  # a hook has selected samples
                 label = label[: len(x)]
-            calls, forwards = model.calls, model.forwards
+            if every:
+                calls, forwards = model.calls, model.forwards
             said = model.raw(x, f.stage.t, label, ctx.cond, f.stage.args, f.c_in, run=ctx)  # type: ignore[arg-type]
-            spent["calls"] += model.calls - calls
-            spent["forwards"] += model.forwards - forwards
+            if every:
+                spent["calls"] += model.calls - calls
+                spent["forwards"] += model.forwards - forwards
             if not own and (kept or k not in f.free_raws):
                 # A network may write every answer into one buffer: copy until two answers that live side by side differ.
                 own = model is ctx.model and probe is not None and probe.data_ptr() != said[0].data_ptr()
@@ -167,7 +173,8 @@ def stages(
             ctx.raws[j] = None
         for key in f.free_made:
             ctx.made.pop(key)
-        sums.append(None if f.carried and not every else new.sum(dims) if dims else new)
+        if every or not f.carried:
+            sums.append(new.sum(dims) if dims else new)
         if progress:
             sys.stderr.write(f"\r{k + 1}/{total}" if total else f"\r{k + 1}")
             sys.stderr.flush()
@@ -192,8 +199,20 @@ def static_jobs(ctx: Run) -> tuple[Iterable[Job], int]:
     told = folded.labels
     if told is None:
         told = torch.tensor([_told(f, m) for f, m in zip(folded.stages, served, strict=True)], dtype=torch.float64)
-    labels = told.to(device=x.device, dtype=_label_dtype(x), copy=True)[:, None].expand(-1, len(x)).unbind()
-    return zip(folded.stages, served, labels, strict=True), len(labels)
+    return zip(folded.stages, served, _labels(folded, told, x), strict=True), len(folded.stages)
+
+
+def _labels(folded: Folded, told: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+    """Each stage's label `(B,)`; kept for the next run unless a network has written into one."""
+    key = (x.device, _label_dtype(x), len(x))
+    kept = folded.told.get(key)
+    if kept is not None and folded.labels is not None and kept[0]._version == kept[1]:
+        return kept[2]
+    base = told.to(device=x.device, dtype=key[1], copy=True)
+    labels = base[:, None].expand(-1, len(x)).unbind()
+    if folded.labels is not None and not torch.is_inference_mode_enabled():
+        folded.told[key] = base, base._version, labels
+    return labels
 
 
 def _told(f: FoldedStage, model: Model | None) -> float:
@@ -250,7 +269,7 @@ def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str 
         raise ShapeError("the initial state is a tensor (B, *shape) with B >= 1")
     if grad not in (None, "full"):
         raise ArgumentError(f"grad must be None or 'full', got {grad!r}")
-    for m in model.values() if isinstance(model, Mapping) else (model,):
+    for m in (model,) if isinstance(model, Model) or not isinstance(model, Mapping) else model.values():
         if not isinstance(m, Model):
             raise ArgumentError(f"model must be a Model (rv.Model(net, process, predicts=...)), got {type(m).__name__}")
         if m.process != plan.process:
@@ -278,9 +297,17 @@ def _record(ctx: Run, kept: dict[str, list[Any]]) -> None:
             values.append(None if ctx.serving is None else ctx.pred.as_(name))
 
 
-def _not_finite(plan: Plan, sums: list[Tensor | None], ids: Tensor) -> NonFiniteError:
+def _finite(sums: Sequence[Tensor]) -> bool:
+    if not sums:
+        return True
+    whole = sums[0] if len(sums) == 1 else torch.cat(list(sums))
+    # one number is read; only where their sum overflows are they looked at one by one
+    return math.isfinite((whole if whole.numel() == 1 else whole.sum()).item()) or bool(whole.isfinite().all())
+
+
+def _not_finite(plan: Plan, sums: list[Tensor], ids: Tensor) -> NonFiniteError:
     """The error that names the first stage and the samples that went wrong."""
-    found = ((k, ~s.isfinite()) for k, s in enumerate(sums, -1) if s is not None and not bool(s.isfinite().all()))
+    found = ((k, ~s.isfinite()) for k, s in enumerate(sums, -1) if not bool(s.isfinite().all()))
     k, bad = next(found, (len(sums) - 2, torch.zeros(0, dtype=torch.bool)))
     if not len(bad):
         return NonFiniteError(
