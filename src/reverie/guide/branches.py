@@ -11,7 +11,7 @@ may be combined in any prediction type, because every type is affine in x0 at a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -57,6 +57,10 @@ class Guided(Model):
         self.base, self.guides = base, guides
         self.calls = self.forwards = 0
         self.name = " | ".join([base.name, *(repr(g) for g in guides)])
+
+    def with_net(self, net: Callable[..., Any], dtype: torch.dtype | None = None) -> Guided:
+        """The same guides on the base model around another network; see `Model.with_net`."""
+        return Guided(self.base.with_net(net, dtype), self.guides)
 
     def branches(self, t: float | Tensor) -> tuple[str, ...]:
         """Names of the branches evaluated at time t."""

@@ -17,7 +17,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -293,7 +293,7 @@ def _budgets(nfe: int | Sequence[int] | None, steps: int | Sequence[int] | None)
     if nfe is not None and steps is not None:
         raise ArgumentError(f"give nfe= or steps=, not both (got {nfe!r} and {steps!r})")
     by, given = ("steps", steps) if steps is not None else ("nfe", BUDGETS if nfe is None else nfe)
-    listed = [given] if isinstance(given, int) else list(given or ())
+    listed = list(given) if isinstance(given, Iterable) else [given]
     if not listed or any(isinstance(b, bool) or not isinstance(b, int) or b < 1 for b in listed):
         raise ArgumentError(f"{by} holds whole numbers of at least 1, for example (5, 8, 12), got {given!r}")
     return by, sorted(set(listed))

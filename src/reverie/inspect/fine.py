@@ -57,7 +57,10 @@ class Fine:
         if isinstance(reference, Plan):
             self.plan = reference
         elif isinstance(reference, int) and not isinstance(reference, bool):
-            self.plan = plan("dpmpp-3m", m.process, nfe=reference, end="sigma_min")
+            p = m.process
+            # where t_min is clean itself (flow), a plan that ends there ends at sigma = 0
+            end = "sigma_min" if p.sigma(p.t_min) > 0 else "denoise"
+            self.plan = plan("dpmpp-3m", p, nfe=reference, end=end)
         elif isinstance(reference, float) and 1e-13 <= reference < 1:
             self.rtol = reference
         else:

@@ -68,7 +68,10 @@ def conditions(
 
 def unwrap(cond: Cond) -> Cond:
     """What the network is given: `Shared` values without their mark."""
-    return {k: v.value if type(v) is Shared else v for k, v in cond.items()}
+    for value in cond.values():
+        if type(value) is Shared:
+            return {k: v.value if type(v) is Shared else v for k, v in cond.items()}
+    return cond
 
 
 def select(cond: Mapping[str, Any], rows: Tensor, batch: int) -> Cond:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -129,6 +130,29 @@ class Model:
     def label(self, t: float | Tensor) -> float | Tensor:
         """What the network is told at time t."""
         return _LABELS[self._label](self.process, t) if isinstance(self._label, str) else self._label(t)
+
+    def with_net(self, net: Callable[..., Any], dtype: torch.dtype | None = None) -> Model:
+        """The same model around another network of the same kind: compiled, in half precision, with averaged or adapted weights.
+
+        Args:
+            net: called as the present one. dtype: what it computes in; by default that of its first floating parameter, else as before.
+
+        >>> import reverie as rv
+        >>> m = Model(torch.nn.Identity(), rv.process.vp(), predicts="v")
+        >>> m.with_net(torch.nn.Linear(2, 2).bfloat16()).dtype
+        torch.bfloat16
+        """
+        if not callable(net):
+            raise ArgumentError(f"net must be callable as net(x, label, **cond), got {type(net).__name__}")
+        new = copy.copy(self)
+        weights = net.parameters() if isinstance(net, nn.Module) else iter(())
+        first = next((q for q in weights if q.is_floating_point()), None)
+        new.net, new.calls, new.forwards = net, 0, 0
+        if first is not None:
+            new.dtype, new.device = first.dtype, first.device
+        if dtype is not None:
+            new.dtype = dtype
+        return new
 
     def cost(self, t: float | None = None) -> int:
         """Network forwards a sample that one call takes at time t."""

@@ -95,7 +95,11 @@ def dynamic_shift(
     >>> round(flow(dynamic_shift(4096)).shift, 4)
     3.1582
     """
-    if isinstance(tokens, bool) or not tokens > 0:
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float) or not 0 < tokens < math.inf:
         raise ArgumentError(f"tokens must be a positive number, got {tokens!r}")
+    if base_tokens == top_tokens:
+        raise ArgumentError(f"base_tokens and top_tokens must differ, got {base_tokens} for both")
     mu = base + (tokens - base_tokens) * (top - base) / (top_tokens - base_tokens)
+    if not abs(mu) < 700:  # exp(709) is the largest float
+        raise ArgumentError(f"tokens = {tokens!r} gives exp({mu:.4g}), which is no shift; count patches, not pixels")
     return math.exp(mu)

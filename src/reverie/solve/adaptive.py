@@ -138,7 +138,8 @@ def _stages(
         old, new = run.states[begin], run.states[made]
         assert old is not None
         assert new is not None
-        error = _norm(run.x.double(), old / rho(t).to(x), new / rho(here).to(x), rtol, atol)
+        with torch.no_grad():  # gradients go through the states; the choice of steps is no part of the solution
+            error = _norm(run.x.double(), old / rho(t).to(x), new / rho(here).to(x), rtol, atol)
         if not bool(error.isfinite().all()):
             bad = run.index[~error.isfinite().flatten().cpu()].tolist()
             raise NonFiniteError(

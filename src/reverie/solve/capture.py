@@ -94,8 +94,10 @@ class Captured:
             ("cond", {} if cond is None else _told(cond, self.model, self.x), self.cond),
             ("inputs", {k: v.to(self.x).expand(self.x.shape) for k, v in (inputs or {}).items()}, self.inputs),
         ):
-            if given and set(given) != set(kept):
-                raise ArgumentError(f"{what} {sorted(given)} was given, {sorted(kept)} captured; capture the run again")
+            if set(given) != set(kept):  # none given, too: what is in the buffers is the last call's
+                raise ArgumentError(
+                    f"{what} {sorted(given)} was given, {sorted(kept)} captured; give these, or capture the run again"
+                )
             for key, value in given.items():
                 if isinstance(value, Tensor):
                     _same(f"{what}[{key!r}]", value, kept[key])

@@ -120,7 +120,7 @@ def load(path: str | Path) -> Plan:
             order=_typed(head, "order", int),
             grid=_typed(head, "grid", str),
             end=_typed(head, "end", str),
-            options={k: tuple(v) if isinstance(v, list) else v for k, v in _typed(head, "options", dict).items()},
+            options={k: _tuples(v) for k, v in _typed(head, "options", dict).items()},
             rule=None if head.get("rule") is None else (str(head["rule"][0]), dict(head["rule"][1])),
             bound=None if head.get("bound") is None else _typed(head, "bound", int),
             papers=tuple(_typed(head, "papers", list)),
@@ -180,6 +180,11 @@ def _stage(k: int, entry: Any, tensors: dict[str, Tensor]) -> Stage:
         None if entry.get("net") is None else _typed(entry, "net", str),
         None if made is None else (str(made[0]), dict(made[1])),
     )
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, at any depth: what JSON has made of them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _number(value: Any) -> float:

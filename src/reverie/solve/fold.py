@@ -182,7 +182,9 @@ def fold_stage(
         and not wide
         and all(key[0] in "xp" for key, _ in scalars)
         and not any(j == k for j, _ in once),
-        keep=only[0][1] if only is not None and only[0][0] == "x" and only[1] == 1.0 else None,
+        keep=only[0][1]
+        if only is not None and only[0][0] == "x" and only[1] == 1.0 and not any(j == k for j, _ in once)
+        else None,
     )
 
 

@@ -86,6 +86,8 @@ def _trailing(p: Process, u: Tensor) -> Tensor:
 def _karras(p: Process, u: Tensor, rho: float = 7.0) -> Tensor:
     """Karras et al.: uniform in (sigma / alpha)^(1/rho), rho = 7."""
     lo, hi = p.lam_range
+    if max(-lo, hi) / rho > 700:  # exp(709) is the largest float
+        raise ArgumentError(f"karras:{rho:g} is too small a rho for {p}; the paper's is 7")
     big, small = math.exp(-lo / rho), math.exp(-hi / rho)
     t = p.t_of_ratio((small + u * (big - small)) ** rho)
     return t.clamp(p.t_min, p.t_max)
@@ -226,14 +228,17 @@ def nodes(
     """
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ArgumentError(f"steps must be a whole number of at least 1, got {steps!r}")
+    if end not in ENDS:
+        raise unknown("end", end, ENDS)
     if not isinstance(grid, str):
         return _literal(p, grid, steps)
     _, curve, placed = _named(grid)
     if steps is None:
         raise ArgumentError("give steps=N (N + 1 nodes) or nfe= (a budget of model calls)")
-    if end not in ENDS:
-        raise unknown("end", end, ENDS)
-    first, last = float(span[0]), float(span[1])
+    try:
+        first, last = map(float, span)
+    except (TypeError, ValueError):
+        first = last = math.nan
     if not 1 >= first > last >= 0:
         raise ArgumentError(f"span goes from at most 1 (noise) down to at least 0 (data), got {span!r}")
     if placed:
@@ -260,10 +265,10 @@ def nodes(
 
 
 def _literal(p: Process, grid: Sequence[Any] | Tensor, steps: int | None) -> tuple[Node, ...]:
-    values = grid.tolist() if isinstance(grid, Tensor) else list(grid)
-    pairs = bool(values) and all(isinstance(v, list | tuple) for v in values)
+    values: Any = grid.tolist() if isinstance(grid, Tensor) else grid
     try:
-        if pairs:
+        values = list(values)
+        if values and all(isinstance(v, list | tuple) for v in values):
             labels = [None if v[1] is None else float(v[1]) for v in values]
             times = [_of_scheduler(p, float(v[0])) for v in values]
             if any(len(v) != 2 for v in values):

@@ -73,6 +73,11 @@ def check_order(solver: str, process: Process, h: float = 0.2, lam: float | None
     entry = SOLVERS[solver]
     if entry.dynamic:
         raise ArgumentError(f"{solver!r} chooses its steps by their error; there is no step size to vary")
+    if not isinstance(process, Process):
+        raise ArgumentError(f"process must be a reverie Process (rv.process.vp()), got {process!r:.100}")
+    if not 0 < h < math.inf or not (lam is None or math.isfinite(lam)):
+        raise ArgumentError(f"h must be positive and lam finite, got h={h!r} and lam={lam!r}")
+    entry.check(options)
     lo, hi = process.lam_range
     room = h * sum(_UNEVEN)
     if hi - lo < room:

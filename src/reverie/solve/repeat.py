@@ -59,7 +59,7 @@ def repeat(plan: Plan, times: int, length: int | None = None, first: int = 0, la
         draws, step, before = draws + _drawn(part), step + b - a, b
     return plan.replace(
         table=tuple(stages),
-        options={**plan.options, "repeat": [times, length, first, last]},
+        options={**plan.options, "repeat": (times, length, first, last)},
         papers=tuple(dict.fromkeys((*plan.papers, "repaint"))),
     )
 

@@ -157,7 +157,9 @@ def dpm_fast(process: Process, at: Sequence[Node], *, orders: Sequence[int] | No
         orders: of each step, 1 to 3; by default what 3 (N - 1) calls give for N steps.
     """
     n = len(at) - 1
-    chosen = list(orders) if orders is not None else (fast_orders(3 * n - 3) if n > 1 else [1])
+    if orders is None:
+        orders = fast_orders(3 * n - 3) if n > 1 else [1]
+    chosen = list(orders) if isinstance(orders, Sequence) else [orders]
     if len(chosen) != n or any(o not in (1, 2, 3) for o in chosen):
         raise ArgumentError(f"orders must be {n} numbers from 1 to 3, one a step, got {chosen}")
     return _single(process, at, "eps", chosen)

@@ -10,6 +10,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -94,8 +95,31 @@ class Solver:
             if q.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise `ArgumentError` for options that it does not have, or that are of another type than it declares."""
+        declared = inspect.signature(self.build).parameters
+        for name, value in options.items():
+            if name not in self.options:
+                near = difflib.get_close_matches(name, self.options, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                known = ", ".join(self.options) or "none"
+                raise ArgumentError(f"{self.name!r} has no option {name!r}{hint} It takes: {known}")
+            kind, _, none = str(declared[name].annotation).partition(" | ")
+            if kind not in _TYPES or (none and value is None):
+                continue
+            type_, words = _TYPES[kind]
+            if not isinstance(value, type_) or (kind != "bool" and isinstance(value, bool)):
+                raise ArgumentError(f"{name} of {self.name!r} must be {words}, got {value!r:.80}")
+
 
 SOLVERS: dict[str, Solver] = {}
+_TYPES = {
+    "float": (Real, "a number"),
+    "int": (int, "a whole number"),
+    "bool": (bool, "True or False"),
+    "str": (str, "a name"),
+}
+"""What an option may be, by its annotation."""
 
 
 def solver(
@@ -161,19 +185,13 @@ def plan(
             f"process must be a reverie Process (rv.process.vp(), a model's .process), got {process!r:.100}"
         )
     entry = SOLVERS[name]
-    for option in options:
-        if option not in entry.options:
-            near = difflib.get_close_matches(option, entry.options, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ArgumentError(
-                f"{name!r} has no option {option!r}{hint} It takes: {', '.join(entry.options) or 'none'}"
-            )
+    entry.check(options)
     if entry.dynamic:
         if (steps, nfe, grid) != (None, None, None):
             raise ArgumentError(
                 f"{name!r} chooses its own steps: leave out steps, nfe and grid; it takes {', '.join(entry.options)}"
             )
-        at = (*nodes(process, entry.grid, 1, "sigma_min", span), *nodes(process, entry.grid, 1, end, span)[1:])
+        at = (*nodes(process, entry.grid, 1, "sigma_min", span), nodes(process, entry.grid, 2, end, span)[-1])
         return _wrap(entry, process, at, entry.grid, end, options)
     grid = entry.grid_for(process) if grid is None else grid
     if (steps is None) == (nfe is None) and isinstance(grid, str):

@@ -1,0 +1,29 @@
+"""The Python fragments of the pages run, in order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@pytest.mark.parametrize("page", ["sampling.md"])
+def test_fragments_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DOCS / page).read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    assert code.count("assert") >= 5
+    exec(compile(code, page, "exec"), {})
+    assert "unipc-3" in capsys.readouterr().out
+
+
+def test_every_solver_and_grid_has_its_place() -> None:
+    from reverie.solve import SOLVERS
+    from reverie.solve.grids import GRIDS, PLACED
+
+    text = (DOCS / "sampling.md").read_text()
+    named = set(re.findall(r"`([a-z0-9-]+)[:`\[]", text))
+    assert set(SOLVERS) - {"deis-3", "unipc-1"} <= named
+    assert {*GRIDS, *PLACED} <= named
