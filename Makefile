@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint types imports unit bench clean
+.PHONY: help demo test lint types imports unit bench mutants clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -39,6 +39,9 @@ unit: .venv/dev.installed .venv/peers.installed ## tests and doctests
 
 bench: .venv/peers.installed ## overhead a step, beside diffusers and k-diffusion in one run
 	@$(BIN)/python benchmarks/overhead.py
+
+mutants: .venv/dev.installed ## whether the tests notice a wrong sign, index or factor in a solver or guide
+	@nice -n 10 $(BIN)/python benchmarks/mutants.py
 
 clean: ## the environment and whatever was made
 	rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache .hypothesis

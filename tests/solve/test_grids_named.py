@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -44,7 +45,7 @@ def test_quadratic_is_the_papers() -> None:
     assert times(VP, "quadratic", n, "sigma_min") == pytest.approx(want)
     assert times(VP, "quadratic", n) == pytest.approx([*want[:-1], 0.0])
     roots = [math.sqrt(t + 1) for t in times(DDPM, "quadratic", n, "sigma_min")]
-    assert [x - y for x, y in zip(roots, roots[1:], strict=False)] == pytest.approx([(math.sqrt(1000) - 1) / n] * n)
+    assert [x - y for x, y in itertools.pairwise(roots)] == pytest.approx([(math.sqrt(1000) - 1) / n] * n)
 
 
 @pytest.mark.parametrize("a", [0.3, 0.5, 0.6, 1.0, 2.5, 8.0])
@@ -57,7 +58,7 @@ def test_beta_is_in_time() -> None:
     """The quantiles are of time, as in the paper: dense at both ends; a = 1 is uniform."""
     got = times(DDPM, "beta", 10, "sigma_min")
     assert got == pytest.approx([999 * stats.beta.ppf(1 - i / 10, 0.6, 0.6) for i in range(11)])
-    gaps = [x - y for x, y in zip(got, got[1:], strict=False)]
+    gaps = [x - y for x, y in itertools.pairwise(got)]
     assert max(gaps[0], gaps[-1]) < 0.8 * gaps[5]
     assert times(VP, "beta:1", 10) == pytest.approx(times(VP, "time", 10))
 

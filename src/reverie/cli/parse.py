@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from reverie.process import Process, edm, flow, subvp, ve, vp
 
 __all__ = ["conditions_in_turn", "cycled", "guide", "options", "process"]
 
-_WORDS = {"true": True, "false": False, "none": None}
 _PROCESSES: dict[str, Callable[[], Process]] = {
     "vp": vp,
     "vp:linear": vp,
@@ -60,7 +58,7 @@ def guide(text: str) -> CFG:
 
 
 def options(pairs: Iterable[str]) -> dict[str, Any]:
-    """A solver's options from words NAME=VALUE: numbers, true, false, none, lists with commas, or text.
+    """A solver's options from words NAME=VALUE: numbers, true, false, none, lists with commas, nested lists in brackets, or text.
 
     Raises:
         ArgumentError: a word without '=', or an option said twice.
@@ -68,24 +66,17 @@ def options(pairs: Iterable[str]) -> dict[str, Any]:
     >>> options(["eta=0.5", "released=true", "orders=3,3,1"])
     {'eta': 0.5, 'released': True, 'orders': (3, 3, 1)}
     """
+    from reverie.inspect.entries import value
+
     found: dict[str, Any] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals and value):
+        name, equals, said = pair.partition("=")
+        if not (name and equals and said):
             raise ArgumentError(f"an option is written NAME=VALUE, for example eta=0.5, got {pair!r}")
         if name in found:
             raise ArgumentError(f"the option {name!r} is given twice")
-        found[name] = tuple(map(_value, value.split(","))) if "," in value else _value(value)
+        found[name] = value(said)
     return found
-
-
-def _value(text: str) -> Any:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
 
 
 def process(text: str) -> Process:

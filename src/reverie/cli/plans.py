@@ -128,13 +128,20 @@ def plan(
     import reverie as rv
     from reverie.base import ArgumentError
     from reverie.cli import parse
+    from reverie.solve.solver import takes_steps
 
     if steps is not None and nfe is not None:
         raise ArgumentError(f"give --steps or --nfe, not both (got {steps} and {nfe})")
     options = parse.options(option or [])
     p = parse.process(process)
     table = rv.solve.plan(
-        name, p, 8 if steps is None and nfe is None else steps, nfe=nfe, grid=grid, end=end, **options
+        name,
+        p,
+        8 if steps is None and nfe is None and takes_steps(name) else steps,
+        nfe=nfe,
+        grid=grid,
+        end=end,
+        **options,
     )
     typer.echo(str(table))
     if output is not None:

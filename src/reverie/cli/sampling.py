@@ -233,10 +233,12 @@ def sample(
 
 
 def _say(output: str, n: int, plan: Plan, guided: Model, seconds: float, made: str = "") -> None:
-    forwards = guided.cost(None) if plan.rule is not None else (plan.cost(guided) or 0)
+    if plan.rule is None:
+        cost = f"{plan.nfe} calls and {plan.cost(guided) or 0} network forwards each"
+    else:  # as many as the samples needed
+        cost = f"{guided.calls} calls of the model in all"
     out().print(
-        f"[bold]{output}[/bold]  {n} sample{'s' * (n > 1)}, {plan.solver}, {plan.nfe} calls and {forwards} network forwards each, "
-        f"{seconds:.1f} s{made}",
+        f"[bold]{output}[/bold]  {n} sample{'s' * (n > 1)}, {plan.solver}, {cost}, {seconds:.1f} s{made}",
         soft_wrap=True,
     )
 
@@ -352,11 +354,12 @@ def _plan(
 ) -> Plan:
     from reverie.base import ArgumentError
     from reverie.solve import Plan, plan_for
+    from reverie.solve.solver import takes_steps
 
     if file is None:
         if steps is not None and nfe is not None:
             raise ArgumentError(f"give --steps or --nfe, not both (got {steps} and {nfe})")
-        steps = 8 if steps is None and nfe is None else steps
+        steps = 8 if steps is None and nfe is None and takes_steps(solver) else steps
         return plan_for(model, solver, steps=steps, nfe=nfe, grid=grid, end=end, **more)
     table = Plan.load(file)
     if table.process != model.process:

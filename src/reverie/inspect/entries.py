@@ -8,6 +8,7 @@ plan.json         a saved plan, e.g. a tuned one
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from reverie.model import Model
 from reverie.oracle import Mixture
 from reverie.solve import SOLVERS, Plan, plan_for, run
 
-__all__ = ["Entry", "defaults", "entry", "split"]
+__all__ = ["Entry", "defaults", "entry", "split", "value"]
 
 _WORDS = {"true": True, "false": False, "none": None}
 
@@ -92,16 +93,16 @@ def entry(what: Any) -> Entry:
         raise unknown("solver", solver, SOLVERS)
     found: dict[str, Any] = {}
     for i, word in enumerate(words):
-        name, equals, value = word.partition("=")
+        name, equals, said = word.partition("=")
         if i == 0 and at and not equals:
             grid = f"{grid}:{word}"
             continue
-        if not (name and equals and value) or name in found:
+        if not (name and equals and said) or name in found:
             raise ArgumentError(
                 f"the solver {text!r} has a part {word!r} that is not understood; write NAME[@GRID][:OPTION=VALUE ...], "
                 f"for example ddim@time:eta=1"
             )
-        found[name] = tuple(map(_value, value.split(","))) if "," in value else _value(value)
+        found[name] = value(said)
     if at and not grid:
         raise ArgumentError(f"the solver {text!r} lacks the name of its grid after '@'")
     found |= more
@@ -163,11 +164,26 @@ def labels(entries: Iterable[Entry]) -> Sequence[str]:
     return names
 
 
-def _value(text: str) -> Any:
+def value(text: str) -> Any:
+    """An option's value in words: a number, true, false, none, a list with commas, nested lists in brackets, or text.
+
+    >>> value("3,3,1"), value("[[0.1,0.5,3,1]]"), value("inf"), value("bh1")
+    ((3, 3, 1), ((0.1, 0.5, 3, 1),), inf, 'bh1')
+    """
+    if text.startswith("["):
+        try:
+            return _frozen(json.loads(text))
+        except ValueError:
+            return text
+    if "," in text:
+        return tuple(map(value, text.split(",")))
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
-    try:
-        number = json.loads(text)
-    except ValueError:
-        return text
-    return number if isinstance(number, int | float) else text
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _frozen(x: Any) -> Any:
+    return tuple(map(_frozen, x)) if isinstance(x, list) else x

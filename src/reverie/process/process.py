@@ -61,6 +61,16 @@ def from_spec(spec: dict[str, Any]) -> Process:
         raise ArgumentError(f"malformed spec of process {spec['name']!r}: {error}") from None
 
 
+def fits(shape: Sequence[int], whole: Sequence[int]) -> bool:
+    """Whether a tensor of `shape` broadcasts to `whole` without enlarging it (torch.broadcast_shapes imports sympy for that).
+
+    >>> fits((3, 1), (2, 3, 4)), fits((2, 1), (2, 3, 4)), fits((1, 2, 3), (2, 3))
+    (True, False, False)
+    """
+    pairs = zip(reversed(shape), reversed(whole), strict=False)
+    return len(shape) <= len(whole) and all(a in (1, b) for a, b in pairs)
+
+
 def per_sample(value: Tensor, like: Tensor) -> Tensor:
     """A coefficient shaped to multiply the state `like`: `(B,)` becomes `(B, 1, ...)`, anything else must broadcast.
 
@@ -73,11 +83,7 @@ def per_sample(value: Tensor, like: Tensor) -> Tensor:
         if value.shape[0] not in (1, like.shape[0]):
             raise ShapeError(f"{value.shape[0]} times for a batch of {like.shape[0]}; give one, or one a sample")
         return value.reshape(-1, *[1] * (like.ndim - 1))
-    try:
-        fits = torch.broadcast_shapes(value.shape, like.shape) == like.shape
-    except RuntimeError:
-        fits = False
-    if not fits:
+    if not fits(value.shape, like.shape):
         raise ShapeError(
             f"times of shape {tuple(value.shape)} do not broadcast to a state of shape {tuple(like.shape)}"
         )

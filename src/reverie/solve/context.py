@@ -12,6 +12,7 @@ from torch import Tensor
 from reverie.base import PLAN, ArgumentError, Noise, ShapeError
 from reverie.model import Model, Prediction, select
 from reverie.process import Process
+from reverie.process.process import fits
 from reverie.solve.fold import FoldedStage
 from reverie.solve.line import Key
 from reverie.solve.plan import Plan, Stage
@@ -210,7 +211,8 @@ class Run:
         leads = self.folded.leads  # type: ignore[union-attr]
         lead = leads.get((x.dtype, c))
         if lead is None:
-            lead = leads[x.dtype, c] = torch.tensor(c, dtype=x.dtype)
+            with torch.inference_mode(False):  # the plan keeps it, and a later run may want gradients
+                lead = leads[x.dtype, c] = torch.tensor(c, dtype=x.dtype)
         return torch.mul(x, lead)
 
     def _symbol(self, key: Key) -> Tensor:
@@ -229,11 +231,7 @@ class Run:
         c = c.to(x)
         if c.ndim == x.ndim and c.shape[0] == self._batch and self.rows is not None:
             c = c[self.rows.to(c.device)]
-        try:
-            fits = torch.broadcast_shapes(c.shape, x.shape) == x.shape
-        except RuntimeError:
-            fits = False
-        if not fits:
+        if not fits(c.shape, x.shape):
             raise ShapeError(
                 f"stage {self.k} has coefficients of shape {tuple(c.shape)} for a state of shape {tuple(x.shape)}"
             )

@@ -7,7 +7,8 @@ the curve. Then `end` says what happens at the data side:
     "sigma_min"  the last node is the curve's own end, t_min unless lam is infinite there; the result keeps that much noise
     "zero"       N nodes down to t_min and one more, sigma = 0 (EDM, k-diffusion)
 
-The spacings of diffusers, "leading" and "linspace", place N nodes themselves: sigma = 0 follows them under "denoise" as under "zero".
+The spacings of diffusers, "leading" and "linspace", place N nodes themselves: sigma = 0 follows them under "denoise" as under "zero"
+(on flows it is the last of N + 1 placed nodes).
 
     name               the curve, or the nodes
     logsnr[:power]     even in lam; exponential is the field's other name of it (with "zero")
@@ -242,10 +243,9 @@ def nodes(
     if not 1 >= first > last >= 0:
         raise ArgumentError(f"span goes from at most 1 (noise) down to at least 0 (data), got {span!r}")
     if placed:
-        own_zero = last == 0 and end != "sigma_min"
+        own_zero = last == 0 and end != "sigma_min" and p.t_min != p.t_clean
         times = curve(p, steps if own_zero else steps + 1, first, last).tolist()
-        if own_zero and times[-1] != p.t_clean:
-            times.append(p.t_clean)
+        times += [p.t_clean] if own_zero else []
         _falling(p, times, f"grid {grid!r} with {steps} steps")
         return tuple(Node.at(p, t) for t in times)
     own_zero = last == 0 and end == "zero" and curve(p, torch.zeros(1, dtype=torch.float64)).item() != p.t_clean

@@ -70,8 +70,12 @@ def _second_order_or_less(
     churn_max: float,
     churn_noise: float,
 ) -> Table:
-    if churn < 0 or churn_noise < 0:
-        raise ArgumentError(f"churn and churn_noise must be at least 0, got {churn} and {churn_noise}")
+    if not (churn >= 0 and 0 <= churn_noise < math.inf):
+        raise ArgumentError(
+            f"churn must be at least 0, churn_noise also finite, got churn={churn} and churn_noise={churn_noise}"
+        )
+    if not 0 <= churn_min <= churn_max:
+        raise ArgumentError(f"0 <= churn_min <= churn_max is needed, got {churn_min} and {churn_max}")
     where = coordinates_of(process, coordinates)
     table = Table(kinds=(_COORDINATES[where][0],))
     amount = min(churn / (len(at) - 1), math.sqrt(2) - 1)

@@ -61,11 +61,6 @@ def _maruyama(p: Process, s: Node, t: Node, x: Line, data: Line) -> Rows:
 
 
 def _reverse_diffusion(p: Process, s: Node, t: Node, x: Line, data: Line) -> Rows:
-    if s.alpha == 0:
-        raise ArgumentError(
-            f"at t = {s.t} alpha = 0, and reverse-diffusion adds noise there without any signal; take predictor='ancestral', "
-            f"or start the grid later (grid='logsnr' does)"
-        )
     a = s.alpha / t.alpha
     squared = max(0.0, s.sigma**2 - a**2 * t.sigma**2)
     return (2 - a) * x + squared * _score(s, x, data), math.sqrt(squared)

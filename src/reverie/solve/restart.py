@@ -55,7 +55,8 @@ def restart(
         if not near or at[near].ratio >= interval[1]:
             found = f"the node nearest to low lies at {at[near].ratio:.4g}" if near else "no node lies between the ends"
             raise ArgumentError(f"restart interval {tuple(interval)}: {found}; take more steps, or another interval")
-        after.setdefault(near, []).append(interval)
+        low, high, substeps, times = interval
+        after.setdefault(near, []).append((low, high, int(substeps), int(times)))
     table = Table(kinds=(("eps" if where == "ratio" else "flow"),))
     for i, (s, t) in enumerate(pairwise(at)):
         again = after.get(i + 1, [])
@@ -78,7 +79,7 @@ def _check(interval: Interval, top: float) -> None:
         right = (
             0 < low < high <= top and substeps >= 2 and times >= 0 and int(substeps) == substeps and int(times) == times
         )
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # no numbers, not four of them, or infinite
         right = False
     if not right:
         raise ArgumentError(

@@ -203,10 +203,11 @@ def static_jobs(ctx: Run) -> tuple[Iterable[Job], int]:
 
 
 def _labels(folded: Folded, told: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-    """Each stage's label `(B,)`; kept for the next run unless a network has written into one."""
+    """Each stage's label `(B,)`; kept for the next run unless a network has written into one, or asked for its gradient."""
     key = (x.device, _label_dtype(x), len(x))
     kept = folded.told.get(key)
-    if kept is not None and folded.labels is not None and kept[0]._version == kept[1]:
+    whole = kept is not None and folded.labels is not None and kept[0]._version == kept[1]
+    if kept is not None and whole and not any(label.requires_grad for label in kept[2]):
         return kept[2]
     base = told.to(device=x.device, dtype=key[1], copy=True)
     labels = base[:, None].expand(-1, len(x)).unbind()

@@ -68,6 +68,8 @@ def sa_solver(
         raise ArgumentError(f"predictor must be 1 to 4 and corrector 0 to 4, got {predictor!r} and {corrector!r}")
     if not 0 <= tau < math.inf:
         raise ArgumentError(f"tau must be finite and at least 0, got {tau}")
+    if not 0 <= tau_min <= tau_max:
+        raise ArgumentError(f"0 <= tau_min <= tau_max is needed, got {tau_min} and {tau_max}")
     n = len(at) - 1
     lower = n < 10 if lower_final is None else lower_final
     table, asked, base = Table(), list[int](), Line()

@@ -17,8 +17,8 @@ from reverie.base import PRIOR, ArgumentError, Noise, ShapeError
 from reverie.model import Model, conditions, select
 from reverie.solve.plan import Plan
 from reverie.solve.run import run
-from reverie.solve.solver import SOLVERS
 from reverie.solve.solver import plan as compile_plan
+from reverie.solve.solver import takes_steps
 
 __all__ = ["blocks", "plan_for", "sample", "sample_blocks"]
 
@@ -73,13 +73,9 @@ def plan_for(
         end = "denoise" if one else own.get("end", "denoise")
     if grid is None:
         grid = own.get("grid")
-    if steps is None and nfe is None and (grid is None or isinstance(grid, str)) and not _dynamic(chosen):
+    if steps is None and nfe is None and (grid is None or isinstance(grid, str)) and takes_steps(chosen):
         steps = 20
     return compile_plan(chosen, m.process, steps, nfe=nfe, grid=grid, end=end, span=span, **options)
-
-
-def _dynamic(solver: str) -> bool:
-    return solver in SOLVERS and SOLVERS[solver].dynamic
 
 
 def sample(

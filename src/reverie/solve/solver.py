@@ -21,7 +21,7 @@ from reverie.solve.grids import Node, nodes
 from reverie.solve.line import Line, state
 from reverie.solve.plan import Plan, Stage
 
-__all__ = ["SOLVERS", "Solver", "Table", "plan", "solver"]
+__all__ = ["SOLVERS", "Solver", "Table", "plan", "solver", "takes_steps"]
 
 
 @dataclass
@@ -148,6 +148,11 @@ def solver(
         return build
 
     return add
+
+
+def takes_steps(name: str | None) -> bool:
+    """Whether a solver of that name is told its number of steps, as all are that do not choose them during the run."""
+    return name not in SOLVERS or not SOLVERS[name].dynamic
 
 
 def plan(
