@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +186,21 @@ def test_a_number_of_calls_is_a_reference_on_flows_too() -> None:
 def test_compare_names_a_budget_that_is_no_whole_number() -> None:
     with pytest.raises(ArgumentError, match=r"got 6\.0"):
         rv.compare(mixture(), ("ddim",), nfe=6.0)  # type: ignore[arg-type]
+
+
+def test_given_grids_have_their_own_span() -> None:
+    with pytest.raises(rv.base.ArgumentError, match=r"leave out span, got \(0.5, 0\)"):
+        rv.solve.plan("ddim", rv.process.vp(), grid=[0.9, 0.5, 0.1], span=(0.5, 0))
+
+
+def test_a_plan_that_has_run_can_be_copied_and_pickled() -> None:
+    o = rv.oracle.Gaussian(torch.zeros(2), torch.eye(2), process=rv.process.vp())
+    plan = rv.solve.plan("unipc-3", o.process, steps=5)
+    x = rv.run(plan, o, torch.ones(2, 2))
+    for again in (pickle.loads(pickle.dumps(plan)), copy.deepcopy(plan)):
+        assert torch.equal(rv.run(again, o, torch.ones(2, 2)), x)
+
+
+def test_compare_says_that_a_solver_has_no_budget() -> None:
+    with pytest.raises(rv.base.ArgumentError, match="ode-adaptive"):
+        rv.inspect.entry("ode-adaptive")

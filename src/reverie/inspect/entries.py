@@ -91,6 +91,10 @@ def entry(what: Any) -> Entry:
     solver, at, grid = head.partition("@")
     if solver not in SOLVERS:
         raise unknown("solver", solver, SOLVERS)
+    if SOLVERS[solver].dynamic:
+        raise ArgumentError(
+            f"{solver!r} chooses its own steps, so that no budget can be set; compare takes solvers that are told theirs"
+        )
     found: dict[str, Any] = {}
     for i, word in enumerate(words):
         name, equals, said = word.partition("=")

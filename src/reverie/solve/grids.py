@@ -232,6 +232,10 @@ def nodes(
     if end not in ENDS:
         raise unknown("end", end, ENDS)
     if not isinstance(grid, str):
+        if span not in ((1.0, 0.0), [1.0, 0.0]):
+            raise ArgumentError(
+                f"a grid given by its values begins and ends where they do; leave out span, got {span!r}"
+            )
         return _literal(p, grid, steps)
     _, curve, placed = _named(grid)
     if steps is None:

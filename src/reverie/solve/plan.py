@@ -106,6 +106,10 @@ class Plan:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     _folds: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the folds, which belong to models of this process."""
+        return {**self.__dict__, "_folds": {}}
+
     def __post_init__(self) -> None:
         if self.rule is not None:
             if self.rule[0] not in DYNAMICS:
