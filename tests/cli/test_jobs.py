@@ -17,6 +17,7 @@ from PIL import Image
 
 import reverie as rv
 from reverie.cli.jobs import _clock, form, shown
+from reverie.data.shards import Manifest
 from reverie.nets import UNet
 
 WORDS = ("--steps", 2, "--batch", 4, "--solver", "ddim", "--option", "eta=1", "--format", "safetensors", "--shard", 8)
@@ -224,8 +225,9 @@ def test_the_form_of_a_folder(call, tiny, tmp_path):
     assert form(new, "npz", 10, True) == "npz"
     (new / "000007.png").touch()
     assert form(new, None, 5000, True) == "png"
-    (new / "job.json").touch()
-    assert form(new, None, 10, True) == "safetensors"
+    for values, want in (("float32", "safetensors"), ("uint8", "npz")):
+        Manifest({}, 0, 10, 4, values).write(new)
+        assert form(new, None, 10, True) == want
     for words, said in (
         (("--format", "jpg", "-o", "f/"), "the format 'jpg' is none of png, safetensors, npz"),
         (("--format", "npz", "-o", "x.npz.png"), "--format is for folders"),
@@ -287,3 +289,20 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
     with shown("digits", 100, quiet=True) as report:
         report(20, 100)
     assert capsys.readouterr().err == ""
+
+
+def test_the_same_command_goes_on_with_pictures_as_numbers(call, tiny):
+    """Without --format a folder of uint8 shards stays one, and its samples.npz is made anew for a larger -n."""
+    assert call("sample", tiny, "-n", 4, "--batch", 2, "--format", "npz", "-o", "np/").exit_code == 0
+    done = call("sample", tiny, "-n", 6, "--batch", 2, "-o", "np/")
+    assert done.exit_code == 0, done.output
+    assert "or samples.npz" in done.output
+    assert len(np.load("np/samples.npz")["arr_0"]) == 6
+
+
+def test_fewer_samples_than_are_there_are_told(call, tiny):
+    call("sample", tiny, "-n", 6, "--batch", 2, "--format", "safetensors", "-o", "f/")
+    done = call("sample", tiny, "-n", 2, "--batch", 2, "-o", "f/")
+    assert "was a job of 6 samples; now its first 2 are the job" in " ".join(done.output.split())
+    assert sum(map(len, rv.data.samples("f/"))) == 2
+    assert call("sample", tiny, "-n", 6, "--batch", 2, "-o", "f/").output.count("all 6 samples were done") == 1

@@ -466,7 +466,8 @@ def solver_of(peer: Peer, scheduler: Any) -> tuple[str, Options]:
     if peer.tau is not None:
         p = process(scheduler)
         low, high = (p.sigma(t) / p.alpha(t) for t in (max(peer.tau[0], 0.0), min(peer.tau[1], 999.0)))
-        options = {**options, "tau": 1.0, "tau_min": low * (1 - 1e-6), "tau_max": high * (1 + 1e-6)}
+        window = {"tau": 1.0, "tau_min": low * (1 - 1e-6), "tau_max": high * (1 + 1e-6)}
+        options = {**options, **(window if low < high else {"tau": 0.0})}  # a window beyond the labels: the ODE
     return name, options
 
 

@@ -201,6 +201,12 @@ def test_a_plan_that_has_run_can_be_copied_and_pickled() -> None:
         assert torch.equal(rv.run(again, o, torch.ones(2, 2)), x)
 
 
+def test_data_to_start_from_have_the_models_shape() -> None:
+    o = rv.oracle.Gaussian(torch.zeros(2), torch.eye(2), process=rv.process.vp())
+    with pytest.raises(rv.base.ShapeError, match=r"\(3,\).*\(2,\)"):
+        rv.sample(o, 4, init=torch.zeros(4, 3), span=(0.5, 0), steps=3)
+
+
 def test_compare_says_that_a_solver_has_no_budget() -> None:
     with pytest.raises(rv.base.ArgumentError, match="ode-adaptive"):
         rv.inspect.entry("ode-adaptive")

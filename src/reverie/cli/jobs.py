@@ -21,7 +21,7 @@ from torch import Tensor
 from reverie.base import ArgumentError
 from reverie.cli.console import err
 from reverie.cli.output import Output, settings_in
-from reverie.data.shards import MANIFEST
+from reverie.data.shards import MANIFEST, read_manifest
 from reverie.hub.jobs import Claims, differing
 
 __all__ = ["FORMATS", "PICTURES_UP_TO", "Pictures", "form", "shown", "stoppable"]
@@ -42,7 +42,7 @@ def form(folder: Path, asked: str | None, n: int, pictures: bool) -> str:
     if (folder / MANIFEST).exists():
         if asked == "png":
             raise ArgumentError(f"{str(folder)!r} holds a job's shards, and pictures are asked; choose another folder")
-        return asked or "safetensors"
+        return asked or ("npz" if read_manifest(folder).values == "uint8" else "safetensors")
     if asked is not None:
         return asked
     if any(re.fullmatch(r"\d{6,}\.png", entry.name) for entry in os.scandir(folder)):

@@ -149,7 +149,9 @@ def plan(
         out().print(f"\nsaved as [bold]{output}[/bold]", soft_wrap=True)
     if check:
         found = rv.solve.check_order(name, p, **options)
-        verdict = "as declared" if found.holds else f"but {found.declared} is declared"
+        verdict = f"but {found.declared} is declared"
+        if found.holds:
+            verdict = "as declared" if found.order == found.declared else f"at least the declared {found.declared}"
         typer.echo(
             f"\norder {found.measured:.2f} measured (rates {found.rates[0]:.2f}, {found.rates[1]:.2f}), {verdict}"
         )

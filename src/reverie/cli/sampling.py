@@ -315,7 +315,7 @@ def _folder(
     seconds = time.monotonic() - began
     rate = f", {(n - had) / seconds:.3g} samples/s" if had < n else ""
     if form != "png":
-        rate += f"; read them with rv.data.samples({target.name!r})"
+        rate += f"; read them with rv.data.samples({target.name!r})" + (" or samples.npz" if form == "npz" else "")
     _say(target.name, n, plan, source.guided, seconds, rate)
 
 

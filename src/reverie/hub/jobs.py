@@ -369,6 +369,11 @@ class Shards:
                 f"{str(self.folder)!r} was begun with {_short(old.made[-1] if old.made else None)}, this is {_short(made)}: samples made now "
                 "may differ in rounding from those that would have been made there"
             )
+        if self.n < old.n:
+            tell(
+                f"{str(self.folder)!r} was a job of {old.n} samples; now its first {self.n} are the job. Nothing is deleted: -n {old.n} "
+                "brings the others back"
+            )
         new = dataclasses.replace(old, n=self.n, made=old.made if made in old.made else (*old.made, made))
         if new != old:
             new.write(self.folder)

@@ -337,6 +337,11 @@ def _jobs(
         if len(failed) == len(budgets):
             raise next(iter(failed.values()))
         notes += [f"{e.name} is not at {budget}: {error}" for budget, error in failed.items()]
+        free = e.plan is None and e.grid is None and grid is None and len(entries) > 1
+        if free and "grid" in m.sampling and e.solver == m.sampling.get("solver", "dpmpp-2m"):
+            notes.append(
+                f"{e.name} runs on the grid that {m.name} recommends for it, the others on their own; --grid gives all the same"
+            )
     return sorted(jobs, key=lambda j: j.budget)
 
 

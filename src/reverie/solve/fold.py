@@ -51,6 +51,8 @@ class FoldedStage:
     free_states: tuple[int, ...] = ()
     free_raws: tuple[int, ...] = ()
     free_made: tuple[tuple[int, int], ...] = ()
+    asks: bool = True
+    """Whether the model is asked."""
     simple: bool = False
     """The row has numbers times states and raw outputs only."""
     reads_own: bool = False
@@ -75,8 +77,8 @@ class Folded:
     inputs: frozenset[str]
     labels: Tensor | None
     """What the network is told at every stage, float64; None where a model's label is a function."""
-    told: dict[Any, tuple[Tensor, int, tuple[Tensor, ...]]] = field(default_factory=dict)
-    """The same on a device, in a type, for a batch: a tensor, its version when it was made, and its entries a stage."""
+    told: dict[Any, tuple[Tensor, int]] = field(default_factory=dict)
+    """The same on a device, in a type, for a batch: a tensor, and its version when it was made."""
 
 
 def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
@@ -178,6 +180,7 @@ def fold_stage(
         wide=wide,
         made=tuple((key[1], key[2], c) for key, c in scalars if key[0] == "m"),
         makes=tuple((h, float(a.x), float(a.raw)) for (j, h), a in once.items() if j == k),
+        asks=stage.t is not None,
         simple=bool(scalars)
         and not wide
         and all(key[0] in "xp" for key, _ in scalars)

@@ -199,7 +199,7 @@ def _named(grid: str) -> tuple[str, Callable[..., Tensor], bool]:
     except ValueError:
         value = math.nan
     if not (0 <= value < math.inf if placed else 0 < value < math.inf):
-        raise ArgumentError(f"grid {grid!r}: after the colon comes a positive number, e.g. 'karras:5'")
+        raise ArgumentError(f"grid {grid!r}: after the colon comes {NUMBERED[name]}, a positive number")
     return name, lambda *args: made(*args, value), placed
 
 

@@ -110,7 +110,7 @@ def pc(
     snr: float = 0.16,
     norms: str = "sample",
 ) -> Table:
-    """Predictor-corrector sampling: Langevin steps at each time before the step to the next.
+    """Predictor-corrector sampling: Langevin steps at each time before the step to the next; for a hundred calls and more.
 
     Args:
         predictor: "reverse-diffusion" (default), "euler-maruyama" or "ancestral". corrections: Langevin steps before each predictor, >= 0, an

@@ -155,6 +155,10 @@ def log_likelihood(
         raise ShapeError("x is a tensor of states (B, *shape)")
     if not x.is_floating_point():
         raise ArgumentError(f"x must be floating, got {x.dtype}: scale it first, e.g. x.float() / 127.5 - 1")
+    if m.shape is not None and tuple(x.shape[1:]) != tuple(m.shape):
+        raise ShapeError(
+            f"states of {m.name} have shape {tuple(m.shape)}, got {tuple(x.shape[1:])}; with a codec, encode the data first"
+        )
     ids = _ids(len(x), index)
     guided = m if guide is None else m | guide
     t, t_end = _times(guided, t, t_end, prior)

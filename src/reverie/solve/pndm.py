@@ -84,7 +84,7 @@ def _pndm(process: Process, at: Sequence[Node], order: int, warmup: str) -> Tabl
 @implements("pndm")
 @solver("pndm", order=2, grid="time", even=True, elsewhere="logsnr")
 def pndm(process: Process, at: Sequence[Node], *, order: int = 4, warmup: str = "runge-kutta") -> Table:
-    """PNDM: Adams-Bashforth weights through DDIM's transfer map, after a Runge-Kutta warm-up; for nodes even in time.
+    """PNDM: Adams-Bashforth weights through DDIM's transfer map, after a Runge-Kutta warm-up; for nodes even in time, and 15 calls or more.
 
     Args:
         order: of the weights: 4 (F-PNDM) or 2 (S-PNDM). warmup: "runge-kutta" (the paper's: N + 9 calls for 4, N + 1 for 2), "heun" (N + 1

@@ -8,6 +8,7 @@ fails, the run is repeated with a sum a stage, to name the stage.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +31,8 @@ _WINDOW = 12
 """How many past states and predictions a dynamic plan may refer to."""
 
 Handlers = dict[str, list[Callable[[Run], Any]]]
-Job = tuple[FoldedStage, Model | None, Tensor | None]
-"""A stage, the model that serves it and the label `(B,)` that its network is told."""
+Job = tuple[FoldedStage, Model, Tensor]
+"""A stage, the model that serves it and the label `(B,)` that its network is told; both idle where the stage asks nothing."""
 
 
 def run(
@@ -89,7 +90,7 @@ def run(
     ctx.inputs = {k: _input(k, v, x) for k, v in (inputs or {}).items()}
     handlers = handlers_of(hooks)
     names = (record,) if isinstance(record, str) else tuple(record)
-    if wrong := set(names) - set(_RECORDS):
+    if names and (wrong := set(names) - set(_RECORDS)):
         raise ArgumentError(f"record knows {', '.join(_RECORDS)}, not {sorted(wrong)}")
     kept: dict[str, list[Any]] = {name: [] for name in names}
     ids, every = ctx._index, any(handlers.values()) or bool(names) or plan.rule is not None
@@ -133,10 +134,10 @@ def stages(
     for k, (f, model, label) in enumerate(jobs):
         if k == 0 and (every or not f.reads_own):
             sums.append(ctx.x.sum(dims) if dims else ctx.x)
-        ctx.k, ctx.stage, ctx.folded, ctx.serving, ctx._pred = k, f.stage, f, model, None
+        ctx.k, ctx.stage, ctx.folded, ctx.serving, ctx._pred = k, f.stage, f, model if f.asks else None, None
         for h in before:
             h(ctx)
-        if model is None or label is None:
+        if not f.asks:
             ctx.raws.append(None)
         else:
             x = ctx.states[k]
@@ -192,33 +193,33 @@ def static_jobs(ctx: Run) -> tuple[Iterable[Job], int]:
     folded, x = fold(ctx.plan, ctx.model), ctx.x
     _need(ctx, folded.inputs)
     ctx._noises = folded.noises
-    if isinstance(ctx.model, Model):
-        served: list[Model | None] = [None if f.stage.t is None else ctx.model for f in folded.stages]
+    model, count = ctx.model, len(folded.stages)
+    if isinstance(model, Model):
+        served: Iterable[Model] = itertools.repeat(model, count)
     else:
-        served = [None if f.stage.t is None else serving(ctx.model, f.stage.net) for f in folded.stages]
+        served = [serving(model, f.stage.net) for f in folded.stages]
     told = folded.labels
     if told is None:
+        served = list(served)
         told = torch.tensor([_told(f, m) for f, m in zip(folded.stages, served, strict=True)], dtype=torch.float64)
-    return zip(folded.stages, served, _labels(folded, told, x), strict=True), len(folded.stages)
+    return zip(folded.stages, served, _labels(folded, told, x), strict=True), count
 
 
 def _labels(folded: Folded, told: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-    """Each stage's label `(B,)`; kept for the next run unless a network has written into one, or asked for its gradient."""
+    """Each stage's label `(B,)`: a row of a tensor that is kept for the next run, unless a network has written into it."""
     key = (x.device, _label_dtype(x), len(x))
     kept = folded.told.get(key)
-    whole = kept is not None and folded.labels is not None and kept[0]._version == kept[1]
-    if kept is not None and whole and not any(label.requires_grad for label in kept[2]):
-        return kept[2]
-    base = told.to(device=x.device, dtype=key[1], copy=True)
-    labels = base[:, None].expand(-1, len(x)).unbind()
+    if kept is not None and kept[0]._version == kept[1]:
+        return kept[0].unbind()
+    base = told.to(device=x.device, dtype=key[1], copy=True)[:, None].expand(-1, len(x)).contiguous()
     if folded.labels is not None and not torch.is_inference_mode_enabled():
-        folded.told[key] = base, base._version, labels
-    return labels
+        folded.told[key] = base, base._version
+    return base.unbind()
 
 
-def _told(f: FoldedStage, model: Model | None) -> float:
+def _told(f: FoldedStage, model: Model) -> float:
     assert not isinstance(f.label, Tensor)
-    return f.label if f.label is not None else float(model.label(f.stage.t))  # type: ignore[union-attr,arg-type]
+    return f.label if f.label is not None else float(model.label(f.stage.t))  # type: ignore[arg-type]
 
 
 def _dynamic(ctx: Run) -> Iterator[Job]:
@@ -226,9 +227,9 @@ def _dynamic(ctx: Run) -> Iterator[Job]:
     plan, table, served = ctx.plan, dict[int, Stage](), dict[int, Model]()
     for k, stage in enumerate(plan.stages(ctx)):
         _in_window(plan, k, stage)
-        table[k], m = stage, None
+        table[k], m = stage, serving(ctx.model, stage.net)
         if stage.t is not None:
-            m = served[k] = serving(ctx.model, stage.net)
+            served[k] = m
         check_stage(k, stage, set(served), len(plan.kinds))
         f = fold_stage(plan, k, stage, table, served)
         _need(ctx, f.uses("i"))
@@ -273,15 +274,20 @@ def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str 
     for m in (model,) if isinstance(model, Model) or not isinstance(model, Mapping) else model.values():
         if not isinstance(m, Model):
             raise ArgumentError(f"model must be a Model (rv.Model(net, process, predicts=...)), got {type(m).__name__}")
-        if m.process != plan.process:
+        if m.process is not plan.process and m.process != plan.process:
             raise ArgumentError(
                 f"the plan was compiled for {plan.process}, the model runs on {m.process}; compile it for model.process"
             )
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+_SILENT: Handlers = {event: [] for event in EVENTS}
+
+
 def handlers_of(hooks: Iterable[Any] | Any) -> Handlers:
     """The methods of hooks, by event. Raises `ArgumentError` for an object that has none."""
+    if hooks == ():
+        return _SILENT
     if not isinstance(hooks, list | tuple | set | frozenset):
         hooks = (hooks,)
     for h in hooks:

@@ -192,6 +192,8 @@ def sample_blocks(
     if init is not None:
         if len(init) != n:
             raise ShapeError(f"init has {len(init)} samples for a job of {n}")
+        if m.codec is None and m.shape is not None and tuple(init.shape[1:]) != m.shape:
+            raise ShapeError(f"init has samples of shape {tuple(init.shape[1:])}; {m.name} makes {m.shape}")
     elif span[0] != 1.0:
         raise ArgumentError(f"span starts at {span[0]}, below the noise end; give init= (the data to start from)")
     elif state is None:
