@@ -15,6 +15,13 @@ def test_every_solver_is_listed(call):
         assert entry.summary[:40] in shown
 
 
+def test_some_solvers_are_listed(call):
+    assert [e["name"] for e in json.loads(call("solvers", "unipc-2", "ddim", "--json").output)] == ["ddim", "unipc-2"]
+    done = call("solvers", "unipc2")
+    assert done.exit_code == 2
+    assert "unipc-2" in done.output
+
+
 def test_the_list_for_programs(call):
     entries = {e["name"]: e for e in json.loads(call("solvers", "--json").output)}
     assert list(entries) == list(SOLVERS)

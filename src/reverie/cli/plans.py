@@ -12,7 +12,7 @@ from reverie.cli.console import examples, out
 
 __all__ = ["PLAN_EXAMPLES", "SOLVERS_EXAMPLES", "plan", "solvers"]
 
-SOLVERS_EXAMPLES = examples("reverie solvers", "reverie solvers --json")
+SOLVERS_EXAMPLES = examples("reverie solvers", "reverie solvers unipc-2 sa-solver", "reverie solvers --json")
 PLAN_EXAMPLES = examples(
     "# the table behind eight steps of the default solver",
     "reverie plan dpmpp-2m --steps 8",
@@ -23,9 +23,20 @@ PLAN_EXAMPLES = examples(
 )
 
 
-def solvers(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False) -> None:
+def solvers(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these solvers.", show_default="all")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
     """List the solvers: order of accuracy, calls of the model a step, noise, default grid, options."""
-    entries = _entries()
+    from reverie.base import unknown
+    from reverie.solve import SOLVERS
+
+    for name in names or ():
+        if name not in SOLVERS:
+            raise unknown("solver", name, SOLVERS)
+    entries = [e for e in _entries() if not names or e["name"] in names]
     if as_json:
         typer.echo(json.dumps(entries, indent=1, allow_nan=False))
         return

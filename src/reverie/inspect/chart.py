@@ -66,9 +66,15 @@ def chart(found: Comparison, path: Path) -> None:
         s = found.settings
         marked = any(found.best(b, k) for b in found.budgets for k in found.metrics)
         star = "; a star is better than all others of its budget by more than the noise" if marked else ""
-        bars = "bars" if single or found.metrics[0] != "error" else "bands"
+        bars = (
+            "bars"
+            if single
+            else "bars (of the lowest)"
+            if found.metrics[0] != "error"
+            else "bands, bars (of the lowest) and grey"
+        )
         canvas.suptitle(
-            f"{s.get('model', 'model')}, {s.get('n')} samples; {bars} are 95 % intervals{star}",
+            f"{s.get('model', 'model')}, {s.get('n')} samples; {bars}: 95 % intervals{star}",
             x=0.01,
             ha="left",
             fontsize=10,
