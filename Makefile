@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint types imports unit bench mutants clean
+.PHONY: help demo test lint types imports unit docs bench mutants clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -21,8 +21,8 @@ demo: .venv/demo.installed ## handwritten digits in a few evaluations, and a pag
 test: .venv/dev.installed lint types imports unit ## everything that must hold
 
 lint: .venv/dev.installed ## style, by ruff
-	@$(BIN)/ruff check src tests benchmarks
-	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/ruff check src tests benchmarks docs/generate
+	@$(BIN)/ruff format --check src tests benchmarks docs/generate
 
 types: .venv/dev.installed ## types, by mypy
 	@$(BIN)/mypy
@@ -36,6 +36,9 @@ unit: .venv/dev.installed .venv/peers.installed ## tests and doctests
 .venv/peers.installed: .venv/bench.installed
 	@$(INSTALL) --no-deps "k-diffusion>=0.1.1"
 	@touch $@
+
+docs: .venv/docs.installed ## the site, out/site/index.html; it needs no network and no server
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/peers.installed ## overhead a step, beside diffusers and k-diffusion in one run
 	@$(BIN)/python benchmarks/overhead.py

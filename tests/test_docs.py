@@ -10,13 +10,19 @@ import pytest
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["sampling.md"])
-def test_fragments_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("page", "asserts", "prints"),
+    [("index.md", 2, "dpmpp-2m"), ("nouns.md", 12, "dpmpp-2m"), ("sampling.md", 5, "unipc-3"), ("claims.md", 4, "mixture/10")],
+)
+def test_fragments_run(page: str, asserts: int, prints: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = (DOCS / page).read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
-    assert code.count("assert") >= 5
+    assert code.count("assert") >= asserts
     exec(compile(code, page, "exec"), {})
-    assert "unipc-3" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert prints in printed
+    for shown in re.findall(r"``` \{ \.text \.plan \}\n(.*?)```", text, re.S):
+        assert shown in printed
 
 
 def test_every_solver_and_grid_has_its_place() -> None:

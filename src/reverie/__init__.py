@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from reverie import base, data, guide, hub, inspect, measure, model, nets, oracle, process, solve, train
-    from reverie.base import Noise, ReverieError, cite, implementations, implements
+    from reverie import base, data, guide, hub, inspect, measure, model, nets, oracle, papers, process, solve, train
+    from reverie.base import Noise, ReverieError, implementations, implements
     from reverie.hub import load
     from reverie.inspect import compare
     from reverie.model import Model, Prediction, Target
+    from reverie.papers import cite
     from reverie.solve import Plan, run, sample
 
-_ROOMS = ("base", "process", "model", "oracle", "solve", "data", "measure", "nets", "hub", "guide", "train", "inspect")
+_ROOMS = (
+    "base", "process", "model", "oracle", "solve", "data", "measure", "nets", "hub", "guide", "train", "inspect", "papers",
+)  # fmt: skip
 _NAMES = {
     "ReverieError": "base",
     "Noise": "base",
-    "cite": "base",
     "implements": "base",
     "implementations": "base",
     "Model": "model",
@@ -37,12 +39,13 @@ _NAMES = {
     "sample": "solve",
     "load": "hub",
     "compare": "inspect",
+    "cite": "papers",
 }
 
 __all__ = [
     "Model", "Noise", "Plan", "Prediction", "ReverieError", "Target",
     "__version__", "base", "cite", "compare", "data", "guide", "hub", "implementations", "implements", "inspect", "load", "measure", "model", "nets",
-    "oracle", "process", "run", "sample", "solve", "train",
+    "oracle", "papers", "process", "run", "sample", "solve", "train",
 ]  # fmt: skip
 
 

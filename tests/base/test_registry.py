@@ -3,8 +3,9 @@
 import pytest
 
 import reverie as rv
-from reverie.base import ArgumentError, UnknownNameError, bibliography, cites, implements
+from reverie.base import ArgumentError, UnknownNameError, cites, implements
 from reverie.base.registry import _IMPLEMENTATIONS
+from reverie.papers import bibliography
 
 
 @pytest.fixture

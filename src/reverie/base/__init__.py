@@ -1,6 +1,5 @@
-"""Base: errors, the register of papers, citations, noise, and files written whole or not at all."""
+"""Base: errors, the register of papers, noise, and files written whole or not at all."""
 
-from reverie.base.cite import bibliography, cite
 from reverie.base.errors import (
     ArgumentError,
     FileError,
@@ -17,5 +16,5 @@ from reverie.base.registry import Implementation, cites, implementations, implem
 __all__ = [
     "DATA", "HOOK", "PLAN", "PRIOR", "TRAIN",
     "ArgumentError", "FileError", "Implementation", "Noise", "NonFiniteError", "ReverieError", "ShapeError", "TimeError", "UnknownNameError",
-    "bibliography", "cite", "cites", "implementations", "implements", "unknown",
+    "cites", "implementations", "implements", "unknown",
 ]  # fmt: skip

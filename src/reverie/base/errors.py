@@ -59,8 +59,11 @@ class FileError(ReverieError, OSError):
     """A file is missing, malformed, truncated, too large, of a newer version, or cannot be written."""
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+def unknown(kind: str, name: object, known: Iterable[str], listed: str = "") -> UnknownNameError:
     """The error for a name that is not registered, with the nearest known names.
+
+    Args:
+        kind: of what, in words. name: what was asked for. known: all names. listed: where all are listed, if they are too many for a line.
 
     >>> str(unknown("solver", "dpmpp2m", ["dpmpp-2m", "euler"]))
     "unknown solver 'dpmpp2m'; did you mean 'dpmpp-2m'? Known: dpmpp-2m, euler"
@@ -68,4 +71,5 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else "."
-    return UnknownNameError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
+    rest = f"All {len(names)} are listed by {listed}" if listed else f"Known: {', '.join(names)}"
+    return UnknownNameError(f"unknown {kind} {name!r}{hint} {rest}")

@@ -1,7 +1,7 @@
 """Which code implements which paper: said in the code, so that it cannot go stale.
 
 `@implements("dpm-solver")` points a function or class to a paper's record in the index; `@cites("ddim")` to a work outside the index. Whatever a
-run used can then be cited (`base.cite`), and the index can say where a paper lives.
+run used can then be cited (`rv.cite`), and the index can say where a paper lives.
 """
 
 from __future__ import annotations

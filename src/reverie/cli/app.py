@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from reverie.cli import comparing, demo, plans, sampling, training
+from reverie.cli import claims, comparing, demo, papers, plans, sampling, training
 from reverie.cli.console import complain
 
 __all__ = ["app"]
@@ -79,6 +79,10 @@ for _function, _epilog in (
     (plans.plan, plans.PLAN_EXAMPLES),
     (comparing.compare, comparing.EXAMPLES),
     (training.train, training.EXAMPLES),
+    (papers.cite, papers.CITE_EXAMPLES),
     (demo.demo, demo.EXAMPLES),
 ):
     app.command(epilog=_epilog)(_function)
+
+app.add_typer(papers.app, name="papers")
+app.add_typer(claims.app, name="claims")

@@ -1,23 +1,37 @@
-"""BibTeX of whatever was used."""
+"""BibTeX of whatever was used: the papers of the index, and the works outside it that the code rests on (`papers/works.toml`)."""
 
 from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
-from reverie.base.errors import ArgumentError, unknown
+from reverie.base import ArgumentError, unknown
+from reverie.papers.index import papers
 
 __all__ = ["bibliography", "cite"]
 
+_JOURNALS = frozenset(
+    (
+        "IEEE Access", "IEEE Robotics and Automation Letters", "IEEE TIP", "IEEE TPAMI", "IEEE/ACM TASLP", "JMLR", "Journal of Mechanical Design",
+        "Machine Intelligence Research", "Medical Image Analysis", "Proceedings of the Royal Society B", "TMLR", "TPAMI",
+    )
+)  # fmt: skip
+
 
 @functools.cache
-def bibliography() -> dict[str, dict[str, Any]]:
-    """The known works by key: title, authors (a list), year, and eprint (an arXiv id) or venue."""
-    text = (resources.files("reverie.base") / "bibliography.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+def bibliography() -> Mapping[str, Mapping[str, Any]]:
+    """All known works by key: title, authors (a list), year, and eprint (an arXiv id) or venue. Keys of the index are its slugs."""
+    text = (resources.files("reverie.papers") / "works.toml").read_text(encoding="utf-8")
+    works: dict[str, Mapping[str, Any]] = dict(tomllib.loads(text))
+    for p in papers().values():
+        works[p.slug] = {"title": p.title, "authors": list(p.authors), "year": p.year, "eprint": p.arxiv} | (
+            {"venue": p.venue} if p.venue else {}
+        )
+    return MappingProxyType(works)
 
 
 def cite(*things: Any) -> str:
@@ -61,12 +75,14 @@ def _keys(thing: Any) -> Iterator[str]:
 def _entry(key: str) -> str:
     known = bibliography()
     if key not in known:
-        raise unknown("work", key, known)
+        raise unknown("work", key, known, "`reverie papers` (and rv.papers.bibliography() beyond the index)")
     work = known[key]
     fields = {"title": f"{{{work['title']}}}", "author": " and ".join(work["authors"]), "year": str(work["year"])}
+    venue = work.get("venue")
+    journal = venue in _JOURNALS
+    if venue:
+        fields["journal" if journal else "booktitle"] = venue
     if "eprint" in work:
         fields |= {"eprint": work["eprint"], "archivePrefix": "arXiv"}
-    if "venue" in work:
-        fields["booktitle"] = work["venue"]
-    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-    return f"@{'inproceedings' if 'venue' in work and 'eprint' not in work else 'misc'}{{{key},\n{body}\n}}"
+    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items() if value)
+    return f"@{'article' if journal else 'inproceedings' if venue else 'misc'}{{{key},\n{body}\n}}"

@@ -1,0 +1,85 @@
+"""The gallery of claims: verdict, figure, one line; then a page a claim. Failures are as plain as successes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from generate.page import Page, table
+from generate.rooms import badge
+from reverie.papers import VERDICTS, Record, Status, find
+from reverie.papers.figure import svg
+from reverie.papers.figure import table as cases
+from reverie.papers.show import lesson, use
+
+__all__ = ["pages"]
+
+_PAPER = "#fbfaf7"
+
+
+def pages(found: Sequence[Status] | None = None) -> list[Page]:
+    """The gallery, and each claim that has run."""
+    listed = [s for s in (find() if found is None else found) if s.record is not None or s.problem]
+    whole = [s for s in listed if s.record is not None]
+    return [
+        Page("claims/index.md", "Gallery", _gallery(listed)),
+        *(Page(f"claims/{s.paper.slug}.md", s.paper.slug, _claim(s, s.record)) for s in whole if s.record is not None),
+    ]
+
+
+def _gallery(listed: Sequence[Status]) -> str:
+    by = [(v, sum(s.verdict == v for s in listed)) for v in VERDICTS]
+    out = [
+        "---\nhide: [toc]\n---\n\n# Claims",
+        "A paper's headline, put so that it can fail, and run: the method, its baseline and a null control in the same run, on the same seeds."
+        " The unit is the paired difference within a seed; a case holds where its whole 95 % interval lies beyond what was asked, weakly where only"
+        " the mean does. A claim that does not hold here stays, with what was learned. [How a verdict is made](../claims.md) says the rest.",
+        "**" + ", ".join(f"{n} {v}" for v, n in by) + ".**",
+    ]
+    cards = []
+    for s in listed:
+        r = s.record
+        if r is None:
+            cards.append(
+                f'<div class="claim" markdown>\n\n### {s.paper.slug}\n\nIts record is broken: {s.problem}\n\n</div>'
+            )
+            continue
+        cards.append(
+            f'<div class="claim" markdown>\n\n### [{s.paper.slug}]({s.paper.slug}.md) {badge(s)}\n\n'
+            f'<figure class="plot">{svg(r, forest=False)}</figure>\n\n{r.statement}\n\n</div>'
+        )
+    return "\n\n".join([*out, '<div class="gallery" markdown>', *cards, "</div>"]) + "\n"
+
+
+def _claim(s: Status, r: Record) -> str:
+    p = s.paper
+    out = [
+        f"# {p.slug}",
+        f"{badge(s)} [{p.title}](../papers/{p.room}.md#{p.slug})",
+        f"**{r.statement}**",
+        f'<figure class="plot">{svg(r)}</figure>',
+        cases(r),
+    ]
+    if learned := lesson(p.slug):
+        out += ["## What was learned", *learned]
+    arms = list(dict.fromkeys(a for of in r.figures.values() for a in of))
+    rows = [(f, *(_mean(of[a]) if a in of else "" for a in arms)) for f, of in r.figures.items()]
+    out += [
+        "## The figures",
+        f"Means over {len(r.seeds)} seeds." + (f" The number after the slash: {r.axis}." if r.axis else ""),
+        table(("figure", *(r.name(a) for a in arms)), rows, "l" + "r" * len(arms)),
+    ]
+    if lines := use(p.slug):
+        out += ["## Use", f"```python\nimport reverie as rv\n\n{lines}\n```"]
+    versions = ", ".join(f"{k} {v}" for k, v in r.versions.items())
+    out += [
+        "## How it was measured",
+        f"A claim of {r.kind}; {r.budget} budget, {r.seconds:.0f} s on {r.threads} threads, {r.day}; {versions}. The null control {r.null}.",
+        f"```\nreverie claims run {p.slug}\n```",
+    ]
+    if s.stale:
+        out.append(f"The record is stale: {', '.join(f'`{c}`' for c in s.changed)} changed since.")
+    return "\n\n".join(out) + "\n"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.3g}"
