@@ -41,5 +41,5 @@ def _written_out(nav: Any) -> Any:
     if isinstance(nav, dict):
         return {name: _written_out(entry) for name, entry in nav.items()}
     if isinstance(nav, str) and nav.endswith("/*"):
-        return [{page.title: page.path} for page in _made[nav.removesuffix("/*")]]
+        return [{page.title: page.path} for page in _made[nav.removesuffix("/*")] if page.path.endswith(".md")]
     return nav

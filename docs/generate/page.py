@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Page", "cell", "table"]
+__all__ = ["Page", "cell", "plain", "table"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], align: str = ""
     marks = {"l": ":--", "r": "--:", "c": ":-:"}
     rule = [marks[a] for a in (align or "l" * len(head))]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, rule, *rows))
+
+
+def plain(text: str) -> str:
+    """Prose as it stands: nothing in it is Markdown or HTML."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
 
 
 def cell(text: str) -> str:

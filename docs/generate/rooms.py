@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from generate.page import Page, cell, table
+from generate.page import Page, cell, plain, table
 from reverie.papers import ROOMS, VERDICTS, Status, find
 
 __all__ = ["badge", "pages"]
@@ -65,14 +65,14 @@ def _paper(s: Status) -> list[str]:
     out = [
         f"## {p.slug} {{ #{p.slug} }}",
         f"**{p.title}** {badge(s)}",
-        f'<p class="source" markdown>{who}. {where}. [arXiv {p.arxiv}]({p.url}){code} · adds {", ".join(p.adds)}</p>',
-        p.idea,
-        f"*It reports:* {p.claim}",
+        f'<p class="source" markdown>{who.rstrip(".")}. {where}. [arXiv {p.arxiv}]({p.url}){code} · adds {", ".join(p.adds)}</p>',
+        plain(p.idea),
+        f"*It reports:* {plain(p.claim)}",
     ]
     if s.places:
         out.append("*Here:* " + ", ".join(_place(x) for x in s.places))
     if s.problem:
-        out.append(f"*Its record is broken:* {s.problem}")
+        out.append(f"*Its record is broken:* `reverie claims list` says why.")
     return out
 
 

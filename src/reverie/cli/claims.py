@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +72,9 @@ def run(
     records: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="Folder of the records.", show_default="the package's in a checkout, else --out"
+            metavar="DIR",
+            help="Folder of the records.",
+            show_default="the package's in a checkout, else that of your own data",
         ),
     ] = None,
 ) -> None:
@@ -85,42 +87,45 @@ def run(
 
     from reverie.base import ArgumentError, FileError, unknown
     from reverie.base.files import check_writable
-    from reverie.papers import BUDGETS, NullControlError, claim_of, claimed, find, status, trial, write
+    from reverie.papers import BUDGETS, ControlError, claim_of, claimed, find, status, trial, write
+    from reverie.papers.claims import rests_on
     from reverie.papers.figure import save
+    from reverie.papers.records import own_folder
     from reverie.papers.state import file_name
 
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)
     chosen = list(dict.fromkeys(slugs or ()))
-    kept_in = Path(records) if records is not None else home() or Path(output)
+    kept_in = Path(records) if records is not None else own_folder()
     if room is not None or stale or everything:
         if chosen:
             raise ArgumentError(f"give slugs ({', '.join(chosen)}), or --room, --stale, --all, not both")
-        fits = [s for s in find(room=room, folder=kept_in) if s.has_claim]
+        fits = [s for s in find(room=room, folder=records) if s.has_claim]
         chosen = [s.paper.slug for s in fits if not stale or s.stale or s.record is None]
         if not chosen:
-            out().print(
-                "nothing to run: "
-                + ("all records are up to date" if stale else f"no paper of {room!r} has a claim yet")
-            )
+            why = "all records are up to date" if fits else f"no paper of {room!r} has a claim yet"
+            out().print(f"nothing to run: {why}")
             return
     if not chosen:
         raise ArgumentError(f"name a claim ({', '.join(claimed())}), or --room ROOM, --stale, --all")
     todo = [claim_of(slug) for slug in chosen]
+    recorded = {c.slug: budget != "tiny" and seeds in (None, c.seeds_of(BUDGETS[budget])) for c in todo}
     plots = Path(output)
-    for folder in {plots, kept_in}:
+    for folder, remedy in ((plots, "-o"), *[(kept_in, "--records")] * any(recorded.values())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(
-                f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another with -o"
+                f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another with {remedy}"
             ) from None
     for c in todo:
-        check_writable(kept_in / file_name(c.slug, budget))
         check_writable(plots / f"{c.slug}.png")
+        if recorded[c.slug]:
+            check_writable(kept_in / file_name(c.slug, budget))
+        rests_on(c.slug)  # what was imported just now is what the record is about
     failed = []
     for c in todo:
-        before = status(c.slug, kept_in)
+        before = status(c.slug, records)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=err(), transient=True) as bar:
             try:
@@ -132,12 +137,12 @@ def run(
                     "stopped",
                 )
                 raise typer.Exit(130) from None
-            except NullControlError as error:
+            except ControlError as error:
                 bar.stop()
                 complain(str(error), "no verdict")
                 failed.append(c.slug)
                 continue
-        own = budget != "tiny" and seeds in (None, c.seeds_of(BUDGETS[budget]))
+        own = recorded[c.slug]
         file = (kept_in if own else plots) / (file_name(c.slug, budget) if own else f"{c.slug}.trial.json")
         write(record, file)
         told(record, None)
@@ -149,9 +154,14 @@ def run(
         except ArgumentError as error:
             complain(str(error), "note")
         note = "" if own else ": not recorded, for it is not the claim's own budget and seeds"
-        out().print(f"[bold]{file}[/bold]{drawn}  {record.seconds:.0f} s{was}{note}\n", soft_wrap=True)
+        out().print(f"[bold]{_near(file)}[/bold]{drawn}  {record.seconds:.0f} s{was}{note}\n", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _near(path: Path) -> Path:
+    """A path as it is reached from here, where it is below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _shown(bar: Any, slug: str) -> Callable[[str, float], None]:
@@ -162,13 +172,6 @@ def _shown(bar: Any, slug: str) -> Callable[[str, float], None]:
         bar.update(task, description=f"{slug}: {what}", completed=share)
 
     return tell
-
-
-def home() -> Path | None:
-    """The package's folder of records where the package is a checkout; None where it is installed."""
-    from reverie.papers.records import FOLDER
-
-    return FOLDER if (FOLDER.parents[3] / "pyproject.toml").exists() else None
 
 
 def told(record: Any, s: Any) -> None:
@@ -183,9 +186,9 @@ def told(record: Any, s: Any) -> None:
     console = out()
     console.print(Text.assemble((record.slug, "cyan"), f"  {record.statement}"))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 2))
-    for name, justify in (("asked", "left"), ("found [95 %]", "right"), ("null", "right"), ("", "left")):
+    for name, justify in (("asked", "left"), ("mean found [95 %]", "right"), ("null", "right"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for asked, found, null, verdict, _ in rows(record):
+    for asked, found, null, verdict in rows(record):
         table.add_row(Text(asked), Text(found), Text(null, "dim"), Text(verdict, COLOURS[verdict]))
     console.print(table)
     how = f"{record.kind}, {record.budget} budget, {len(record.seeds)} seeds, {record.day}; the null control {record.null}"
@@ -202,21 +205,25 @@ def told(record: Any, s: Any) -> None:
 
 
 @app.command("list", epilog=examples("reverie claims list", "reverie claims list --json"))
-def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False) -> None:
-    """List the claims: verdict, kind, seeds, day, and whether the code has changed since. Exit code 1: a record is broken or was edited."""
+def list_(
+    records: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder of the records.", show_default="the package's, and your own"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """List the claims: verdict, kind, when and how it was measured. Exit code 1: a record is broken or was edited."""
     from reverie.papers import claim_of, find
 
-    found = [s for s in find() if s.has_claim]
+    found = [s for s in find(folder=records) if s.has_claim or s.record is not None or s.problem]
     if as_json:
-        typer.echo(
-            json.dumps(
-                [
-                    s.entry() | {"kind": claim_of(s.paper.slug).kind, "statement": claim_of(s.paper.slug).statement}
-                    for s in found
-                ],
-                indent=1,
+        entries = []
+        for s in found:
+            known = claim_of(s.paper.slug) if s.has_claim else s.record
+            entries.append(
+                s.entry() | {"kind": getattr(known, "kind", None), "statement": getattr(known, "statement", None)}
             )
-        )
+        typer.echo(json.dumps(entries, indent=1, ensure_ascii=False))
     else:
         from rich.table import Table
         from rich.text import Text
@@ -224,24 +231,17 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for pro
         from reverie.cli.papers import _state
 
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for name in ("claim", "room", "verdict", "kind", "budget", "seeds", "day", "seconds"):
-            table.add_column(name, justify="right" if name in ("seeds", "seconds") else "left")
+        for name in ("claim", "verdict", "kind", "measured"):
+            table.add_column(name, no_wrap=name in ("claim", "verdict"))
         for s in found:
             r = s.record
-            more = ("", "", "", "") if r is None else (r.budget, str(len(r.seeds)), r.day, f"{r.seconds:.0f}")
+            how = "" if r is None else f"{r.day}, {r.budget}, {len(r.seeds)} seeds, {r.seconds:.0f} s"
+            kind = claim_of(s.paper.slug).kind if s.has_claim else "its claim is gone"
             table.add_row(
-                Text(s.paper.slug, "cyan"),
-                s.paper.room,
-                _state(s) if r or s.problem else Text("not run", "dim"),
-                claim_of(s.paper.slug).kind,
-                *more,
+                Text(s.paper.slug, "cyan"), _state(s) if r or s.problem else Text("not run", "dim"), kind, how
             )
         out().print(table)
-    broken = [s for s in found if s.problem]
-    for s in broken:
-        complain(s.problem, "broken record")
-    if broken:
-        raise typer.Exit(1)
+    _tell_broken(found)
 
 
 @app.command(epilog=examples("reverie claims report", "reverie claims report -o claims.md"))
@@ -249,20 +249,30 @@ def report(
     output: Annotated[
         str | None, typer.Option("-o", "--out", metavar="FILE.md", help="Write it as Markdown, its plots beside it.")
     ] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder of the records.", show_default="the package's, and your own"),
+    ] = None,
 ) -> None:
     """All claims that have run, failures as plainly as successes. Exit code 1: a record is broken or was edited."""
     from reverie.papers import find
     from reverie.papers.report import markdown
 
-    found = [s for s in find() if s.record is not None or s.problem]
+    found = [s for s in find(folder=records) if s.record is not None or s.problem]
     if output is not None:
-        markdown(found, Path(output))
+        for note in markdown(found, Path(output)):
+            complain(note, "note")
         out().print(f"[bold]{output}[/bold]  {len(found)} claims")
     else:
         for s in found:
             if s.record is not None:
                 told(s.record, s)
                 out().print()
+    _tell_broken(found)
+
+
+def _tell_broken(found: Sequence[Any]) -> None:
+    """Complain of records that could not be used, and exit with 1 if there are any."""
     broken = [s for s in found if s.problem]
     for s in broken:
         complain(s.problem, "broken record")

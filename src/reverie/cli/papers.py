@@ -7,6 +7,7 @@ import textwrap
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from reverie.cli.console import complain, examples, out
 
@@ -23,7 +24,25 @@ CITE_EXAMPLES = examples(
     "reverie cite dpm-solver-pp deis", "# a solver, or a saved plan", "reverie cite unipc-2 plan.json"
 )
 
-app = typer.Typer(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode="rich")
+
+class _Papers(TyperGroup):
+    """Says what to do where a slug stands for a command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            from reverie.base import ArgumentError
+            from reverie.papers import papers
+
+            if args[0] in papers():
+                raise ArgumentError(
+                    f"to see {args[0]!r} say: reverie papers show {args[0]}; to search: reverie papers -t {args[0]}"
+                )
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Papers, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode="rich"
+)
 COLOURS = {
     "planned": "dim", "implemented": "cyan", "claimed": "bold", "holds": "green", "holds weakly": "yellow", "does not hold here": "red",
 }  # fmt: skip
@@ -50,6 +69,8 @@ def index(
 ) -> None:
     """The 194 papers: what each adds, where it is in the code, and what became of its claim."""
     if ctx.invoked_subcommand is not None:
+        if room or state or verdict or text or as_json:
+            raise typer.BadParameter(f"give the options after '{ctx.invoked_subcommand}'", ctx)
         return
     from reverie.papers import ROOMS, find
     from reverie.papers import state as states

@@ -2,17 +2,29 @@
 
 from reverie.measure.frechet import frechet_distance
 from reverie.measure.judge import Judge, judge
+from reverie.measure.kernel import kernel_distance
 from reverie.measure.nearest import nearest_distance
+from reverie.measure.scene import Accuracy, Benchmark, accuracy, benchmark, calibration, category, prompts, read, reward
 from reverie.measure.sliced import Sliced, sliced_wasserstein
 from reverie.measure.spread import class_spread, spread_ratio
 
 __all__ = [
+    "Accuracy",
+    "Benchmark",
     "Judge",
     "Sliced",
+    "accuracy",
+    "benchmark",
+    "calibration",
+    "category",
     "class_spread",
     "frechet_distance",
     "judge",
+    "kernel_distance",
     "nearest_distance",
+    "prompts",
+    "read",
+    "reward",
     "sliced_wasserstein",
     "spread_ratio",
 ]

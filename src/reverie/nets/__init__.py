@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -13,10 +13,25 @@ from reverie.nets.weights import read_tensors, write_tensors
 
 __all__ = ["NETS", "UNet", "build", "read_tensors", "write_tensors"]
 
-NETS: dict[str, type[nn.Module]] = {"unet": UNet}
+
+def _autoencoder_kl(**config: Any) -> nn.Module:
+    """diffusers' AutoencoderKL, the autoencoder of Stable Diffusion, from its own config."""
+    try:
+        from diffusers import AutoencoderKL
+    except ImportError:
+        raise ArgumentError(
+            "this network is of diffusers, which is not installed: pip install 'reverie[diffusers]'"
+        ) from None
+    made: Any = AutoencoderKL(**config)
+    return made
 
 
-def build(name: str, args: Mapping[str, Any] | None = None, nets: Mapping[str, type[nn.Module]] = NETS) -> nn.Module:
+NETS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "autoencoder-kl": _autoencoder_kl}
+
+
+def build(
+    name: str, args: Mapping[str, Any] | None = None, nets: Mapping[str, Callable[..., nn.Module]] = NETS
+) -> nn.Module:
     """The network of a registered name, with fresh weights: what a recipe or a model file describes.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -84,5 +85,8 @@ def _entry(key: str) -> str:
         fields["journal" if journal else "booktitle"] = venue
     if "eprint" in work:
         fields |= {"eprint": work["eprint"], "archivePrefix": "arXiv"}
+    for name in ("title", "author", "journal", "booktitle"):
+        if name in fields:
+            fields[name] = re.sub(r"([&%#_$])", r"\\\1", fields[name])
     body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items() if value)
     return f"@{'article' if journal else 'inproceedings' if venue else 'misc'}{{{key},\n{body}\n}}"

@@ -3,12 +3,13 @@
 A claim measures several arms in the same run, on the same seeds: the method, the baseline, what stands in the method's place in the null control,
 and whatever else is of interest. Its cases say what must be true of these figures; all of them must hold. Three kinds:
 
-    superiority   the method's figure is better than the baseline's by a factor or a gain      null: the baseline in the method's place
-    saving        the method costs less by a factor, at a figure that is not worse by more than a margin     null: the cheap baseline, at the
-    method's cost
-    identity      a deviation stays below a bound                                                null: a mutation of the formula
+    superiority   the method's figure is better by a factor or a gain                    null: the baseline in the method's place
+    saving        it costs less by a factor, and its figure keeps what the cost buys     null: the cheap baseline, at the method's cost
+    identity      a deviation stays below a bound                                        null: a mutation of the formula
 
-The null control goes through the same predicate as the method, and must not hold: a predicate that its null passes says nothing.
+The null control goes through the same predicate as the method and must fail, in every setting: a predicate that its null passes says nothing. Where
+a figure has a floor (a distance between finite samples), a positive control goes through it too, and must not fail: a predicate that perfect
+samples do not pass says as little.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class Budget:
     name: str
     seeds: int
 
+    def __post_init__(self) -> None:
+        if self.name not in ("tiny", "quick", "full"):
+            raise unknown("budget", self.name, ("tiny", "quick", "full"))
+
     def pick(self, tiny: T, quick: T, full: T) -> T:
         """One of three values, by the budget's name.
 
@@ -58,48 +63,72 @@ Measure = Callable[[Mapping[str, Any], int, Budget], Figures]
 
 @dataclass(frozen=True)
 class Case:
-    """What must be true of one figure, in every seed's pair of values and so of their mean. Exactly one of the four bounds is given.
+    """What must be true of one figure, in the mean over seeds. Exactly one of the five bounds is given.
 
     Attributes:
-        figure: its name; a number after a slash is its place on the plot's axis: "digits/8".
-        factor: the ratio of the other arm's value to this one's (of this one's to the other's, where higher is better) is at least this.
-            Below 1 it is a margin: 0.9 allows a value worse by a ninth.
-        gain: likewise the difference; below 0 it is a margin.
+        figure: its name; a number after a slash is its place on the plot's axis, what stands before it the setting: "digits/8".
+        factor: the other arm's value over this one's (this one's over the other's, where higher is better) is at least this; 1: it is better at all.
+        signed: for a factor of figures that may be 0 or negative (an unbiased distance): compare other - factor own with 0 instead of their ratio.
+        gain: likewise the difference of the two values; below 0 it is a margin.
+        share: of the gap between the null control and the other arm, the share that this arm closes at least: 0.8 keeps four fifths of what
+            the other arm's cost buys.
         at_most, at_least: a bound on this arm's own value.
-        better: "lower" or "higher", for factor and gain. arm, against: the two arms.
+        better: "lower" or "higher". arm, against: the two arms. cost: a figure of cost, which the null control may pass.
     """
 
     figure: str
     factor: float | None = None
     gain: float | None = None
+    share: float | None = None
     at_most: float | None = None
     at_least: float | None = None
     better: Literal["lower", "higher"] = "lower"
     arm: str = "method"
     against: str = "baseline"
+    signed: bool = False
+    cost: bool = False
 
     def __post_init__(self) -> None:
-        given = [k for k in ("factor", "gain", "at_most", "at_least") if getattr(self, k) is not None]
+        given = [k for k in ("factor", "gain", "share", "at_most", "at_least") if getattr(self, k) is not None]
         if len(given) != 1:
             raise ArgumentError(
-                f"a case has one bound of factor, gain, at_most, at_least; {self.figure!r} has {', '.join(given) or 'none'}"
+                f"a case has one bound of factor, gain, share, at_most, at_least; {self.figure!r} has {', '.join(given) or 'none'}"
             )
         if self.factor is not None and not self.factor > 0:
             raise ArgumentError(f"a factor is positive; that of {self.figure!r} is {self.factor:g}")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise ArgumentError(f"a share is in (0, 1]; that of {self.figure!r} is {self.share:g}")
         if self.better not in ("lower", "higher"):
             raise unknown("direction", self.better, ("lower", "higher"))
 
     @property
     def paired(self) -> bool:
         """Whether two arms are compared."""
-        return self.factor is not None or self.gain is not None
+        return self.at_most is None and self.at_least is None
 
-    def __str__(self) -> str:
-        if self.factor is not None:
-            return f"{self.factor:g}x" if self.factor >= 1 else f"no worse than 1/{1 / self.factor:.3g} of it"
-        if self.gain is not None:
-            return f"{self.gain:+g}"
-        return f"<= {self.at_most:g}" if self.at_most is not None else f">= {self.at_least:g}"
+    @property
+    def setting(self) -> str:
+        """Where it is measured: the figure's name without its place on the axis."""
+        return place(self.figure)[0]
+
+    @property
+    def arms(self) -> set[str]:
+        """The arms whose values it needs."""
+        needed = {self.arm, self.against} if self.paired else {self.arm}
+        return needed | ({"null"} if self.arm == "method" or self.share is not None else set())
+
+
+def place(figure: str) -> tuple[str, float | None]:
+    """A figure's setting, and its place on the axis or None.
+
+    >>> place("digits/8"), place("cost")
+    (('digits', 8.0), ('cost', None))
+    """
+    setting, _, at = figure.rpartition("/")
+    try:
+        return setting, float(at)
+    except ValueError:
+        return figure, None
 
 
 @dataclass(frozen=True)
@@ -109,6 +138,7 @@ class Claim:
     Attributes:
         slug: of the paper. kind: "superiority", "saving" or "identity". statement: one sentence that can be false.
         arms: what is measured, by name: "method", and "baseline" unless no case is paired; whatever `run` understands.
+        ideal: what takes its place in the positive control, where a figure has a floor that not even perfect samples go below.
         null: what takes the method's place in the null control. By default, for superiority, the baseline.
         run: `(arms, seed, budget) -> {figure: {arm: value}}`; it measures every arm it is given, at one seed.
         cases: what must be true of the figures. cases of another budget than quick may be fewer: a figure that a budget does not measure is left
@@ -125,6 +155,7 @@ class Claim:
     run: Measure
     cases: tuple[Case, ...]
     null: Any = None
+    ideal: Any = None
     axis: str = ""
     units: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -134,25 +165,26 @@ class Claim:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise unknown("kind of claim", self.kind, KINDS)
-        if "method" not in self.arms or "null" in self.arms:
+        if "method" not in self.arms or {"null", "ideal"} & set(self.arms):
             raise ArgumentError(
-                f"the arms of {self.slug!r} need 'method' and leave 'null' to the control, got {', '.join(self.arms)}"
+                f"the arms of {self.slug!r} need 'method' and leave 'null' and 'ideal' to the controls, got {', '.join(self.arms)}"
             )
         if self.null is None and (self.kind != "superiority" or "baseline" not in self.arms):
             raise ArgumentError(f"the claim of {self.slug!r} has no null control: give null=")
         if not self.cases:
             raise ArgumentError(f"the claim of {self.slug!r} has no case: nothing could make it fail")
         for case in self.cases:
-            for arm in (case.arm, case.against) if case.paired else (case.arm,):
+            for arm in case.arms - {"null"}:
                 if arm not in self.arms:
                     raise unknown(f"arm of {case.figure!r}", arm, self.arms)
-        if not any(case.arm == "method" for case in self.cases):
+        if not any(case.arm == "method" and not case.cost for case in self.cases):
             raise ArgumentError(f"no case of {self.slug!r} is about the method")
 
     @property
     def everything(self) -> dict[str, Any]:
-        """All arms, the null control among them."""
-        return {**self.arms, "null": self.arms["baseline"] if self.null is None else self.null}
+        """All arms, the controls among them."""
+        null = self.arms["baseline"] if self.null is None else self.null
+        return {**self.arms, "null": null} | ({} if self.ideal is None else {"ideal": self.ideal})
 
     def seeds_of(self, budget: Budget) -> int:
         """How many seeds a budget has here."""

@@ -15,7 +15,9 @@ from typing import Any
 
 from reverie.base import ArgumentError
 from reverie.base.files import atomic
+from reverie.papers.claim import place
 from reverie.papers.records import Record
+from reverie.papers.verdict import NOT
 
 __all__ = ["COLOURS", "draw", "svg"]
 
@@ -25,15 +27,6 @@ _ARMS = {"method": "#3f7fe0", "baseline": "#8d8d96"}
 _MORE = ("#c98a1f", "#2f9d76", "#8a63c9", "#b0763f")
 _INK = "#010203"
 """Stands for the colour of the page around it until an SVG is finished."""
-
-
-def place(figure: str) -> tuple[str, float | None]:
-    """A figure's setting and its place on the axis: "digits/8" -> ("digits", 8.0)."""
-    setting, _, at = figure.rpartition("/")
-    try:
-        return setting, float(at)
-    except ValueError:
-        return figure, None
 
 
 def curves(record: Record) -> dict[str, dict[str, list[tuple[float, tuple[float, ...]]]]]:
@@ -62,9 +55,8 @@ def draw(record: Record, ink: str = "#1b1b20", forest: bool = True) -> Any:
     except ImportError:
         raise ArgumentError("the plot needs matplotlib, which is not installed: pip install 'reverie[plot]'") from None
     panels, colours = curves(record), _colours(record)
-    rows = len(record.cases)
     tall = 3.1 if panels else 0.0
-    height = tall + 0.95 + 0.27 * rows
+    height = tall + 0.95 * len(_groups(record)) + 0.27 * len(record.cases)
     with matplotlib.rc_context(
         {
             "svg.fonttype": "none",
@@ -83,7 +75,12 @@ def draw(record: Record, ink: str = "#1b1b20", forest: bool = True) -> Any:
             for axes, (setting, arms) in zip(row, panels.items(), strict=True):
                 _panel(axes, record, setting, arms, colours, ink)
         if forest or not panels:
-            _forest(lower.subplots(), record, ink)
+            groups = _groups(record)
+            column = lower.subplots(
+                len(groups), 1, squeeze=False, height_ratios=[0.95 + 0.27 * len(g) for g in groups.values()]
+            )
+            for axes, (name, cases) in zip(column[:, 0], groups.items(), strict=True):
+                _forest(axes, record, not name, cases, ink)
     return figure
 
 
@@ -124,38 +121,43 @@ def _panel(axes: Any, record: Record, setting: str, arms: Any, colours: Any, ink
     _plain(axes, ink)
 
 
-def _forest(axes: Any, record: Record, ink: str) -> None:
-    """A row a case, in units of what was asked: effects less the threshold, so that all are asked to lie right of 0."""
+def _groups(record: Record) -> dict[str, list[Any]]:
+    """The cases that may share an axis: all ratios; of others, those of one setting."""
+    groups: dict[str, list[Any]] = {}
+    for case in record.cases:
+        ratio = "factor" in case and not case.get("signed")
+        groups.setdefault("" if ratio else place(case["figure"])[0], []).append(case)
+    return groups
+
+
+def _forest(axes: Any, record: Record, ratios: bool, cases: Sequence[Any], ink: str) -> None:
+    """A row a case: effects less the threshold, so that all are asked to lie right of 0."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    labels, ratios = [], all("factor" in case for case in record.cases)
-    ends: list[float] = []
-    for row, case in enumerate(record.cases):
-        own, null = case["outcome"], case["null"]
+    ends = [0.0]
+    for row, case in enumerate(cases):
+        own, null, ideal = case["outcome"], case["null"], case.get("ideal")
         y, colour, shift = -row, COLOURS[own["verdict"]], own["threshold"]
-        labels.append(f"{shown(record, case)}")
         effects = [e - shift for e in own["effects"]]
         axes.plot(effects, [y] * len(effects), "o", color=colour, ms=3, mew=0, alpha=0.4)
         if own["low"] is not None:
             axes.plot([own["low"] - shift, own["high"] - shift], [y, y], color=colour, lw=2.4, solid_capstyle="round")
         axes.plot([own["mean"] - shift], [y], "o", color=colour, ms=6, mew=0)
         ends += [*effects, own["mean"] - shift]
-        if case["arm"] == "method":
-            axes.plot([null["mean"] - shift], [y], "x", color="#8d8d96", ms=5.5, mew=1.6)
-            ends.append(null["mean"] - shift)
+        for control, mark in ((null, "x"), (ideal, "+")):
+            if control is not None:
+                axes.plot([control["mean"] - shift], [y], mark, color="#8d8d96", ms=5.5 if mark == "x" else 7, mew=1.6)
+                ends.append(control["mean"] - shift)
     axes.axvline(0, color=ink, lw=1)
-    pad = 0.06 * (max(*ends, 0) - min(*ends, 0) or 1)
-    axes.set_xlim(min(*ends, 0) - pad, max(*ends, 0) + pad)
-    axes.set_ylim(-len(labels) + 0.4, 0.6)
-    axes.set_yticks([-r for r in range(len(labels))], labels)
+    pad = 0.06 * (max(ends) - min(ends) or 1)
+    axes.set_xlim(min(ends) - pad, max(ends) + pad)
+    axes.set_ylim(-len(cases) + 0.4, 0.6)
+    axes.set_yticks([-r for r in range(len(cases))], [shown(record, case) for case in cases])
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=ratios))
     if ratios:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{2.0**v:g}x" if v >= 0 else f"1/{2.0**-v:g}"))
-    axes.set_xlabel(
-        "effect, in units of what was asked (line); cross: the null control"
-        if ratios
-        else "effect less what was asked (line); cross: the null control"
-    )
+    controls = "cross: the null control" + ("; plus: the positive one" if any(c.get("ideal") for c in cases) else "")
+    axes.set_xlabel(f"effect, {'in units of' if ratios else 'less'} what was asked (line); {controls}")
     axes.grid(axis="x", color=ink, alpha=0.1, lw=0.7)
     _plain(axes, ink)
 
@@ -165,16 +167,18 @@ def shown(record: Record, case: Any) -> str:
     setting, at = place(case["figure"])
     where = setting if at is None else f"{setting}, {at:g}"
     own = record.name(case["arm"])
+    if "at_most" in case or "at_least" in case:
+        sign, bound = ("≤", case["at_most"]) if "at_most" in case else ("≥", case["at_least"])
+        return f"{where}: {own} {sign} {bound:.3g}"
     other = record.name(case["against"]).split(",")[0]
-    if "factor" in case:
-        over, under = (other, own) if case["better"] == "lower" else (own, other)
-        sign = ">" if case["factor"] == 1 else "≥"
-        return f"{where}: {over} / {under} {sign} {case['factor']:.3g}"
+    over, under = (other, own) if case["better"] == "lower" else (own, other)
+    if "share" in case:
+        return f"{where}: {own} closes {case['share']:.0%} of the gap to {other}"
     if "gain" in case:
-        over, under = (other, own) if case["better"] == "lower" else (own, other)
         return f"{where}: {over} − {under} {'>' if case['gain'] == 0 else '≥'} {case['gain']:.3g}"
-    sign, bound = ("≤", case["at_most"]) if "at_most" in case else ("≥", case["at_least"])
-    return f"{where}: {own} {sign} {bound:.3g}"
+    if case.get("signed"):
+        return f"{where}: {over} − {case['factor']:.3g} {under} > 0"
+    return f"{where}: {over} / {under} {'>' if case['factor'] == 1 else '≥'} {case['factor']:.3g}"
 
 
 def _plain(axes: Any, ink: str) -> None:
@@ -185,10 +189,10 @@ def _plain(axes: Any, ink: str) -> None:
         spine.set_visible(False)
 
 
-def svg(record: Record, forest: bool = True) -> str:
-    """The figure as an SVG element that takes the colour of the text around it and has no fixed size."""
+def svg(record: Record, ink: str = "", forest: bool = True) -> str:
+    """The figure as an SVG element of no fixed size, in the colour of the text around it; with `ink`, a colour, as an SVG file."""
     buffer = io.StringIO()
-    figure = draw(record, _INK, forest)
+    figure = draw(record, ink or _INK, forest)
     import matplotlib
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{record.slug}{int(forest)}"}):
@@ -198,9 +202,12 @@ def svg(record: Record, forest: bool = True) -> str:
             transparent=True,
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :].replace(_INK, "currentColor"), flags=re.S)
-    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.S)
+    if ink:
+        return text
+    text = re.sub(
+        r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text[text.index("<svg") :].replace(_INK, "currentColor")
+    )
     head, rest = text.split(">", 1)
     return re.sub(r' (width|height)="[^"]*"', "", head) + ">" + rest
 
@@ -208,6 +215,8 @@ def svg(record: Record, forest: bool = True) -> str:
 def save(record: Record, path: str | Path) -> None:
     """The figure as a file, .png, .svg or .pdf by its name. Raises `ArgumentError` (matplotlib is missing) and `FileError`."""
     kind = Path(path).suffix.lstrip(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise ArgumentError(f"a plot is a .png, .svg or .pdf file, got {str(path)!r}")
     figure = draw(record)
     with atomic(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=150, facecolor="white")
@@ -215,23 +224,35 @@ def save(record: Record, path: str | Path) -> None:
 
 def table(record: Record) -> str:
     """The cases of a record as a Markdown table."""
-    head = "| asked | found, with its 95 % interval | null control | |\n| --- | ---: | ---: | --- |"
-    return "\n".join([head, *(f"| {a} | {b} | {c} | {v} |" for a, b, c, v, _ in rows(record))])
+    head = "| asked | mean found [95 %] | null control | |\n| --- | ---: | ---: | --- |"
+    cells = ([cell.replace("|", "\\|") for cell in row] for row in rows(record))
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in cells)])
 
 
-def rows(record: Record) -> Sequence[tuple[str, str, str, str, str]]:
-    """The cases as text: what was asked, what was found with its interval, the null control, the verdict, and the figure's name."""
+def rows(record: Record) -> list[tuple[str, str, str, str]]:
+    """The cases as text: what was asked, the mean that was found with its interval, the null control and whether it fails, the verdict.
+
+    Of ratios the mean is geometric.
+    """
     out = []
     for case in record.cases:
         own, null = case["outcome"], case["null"]
-        control = _said(case, null["mean"]) if case["arm"] == "method" else "–"
-        span = "" if own["low"] is None else f" [{_said(case, own['low'])}, {_said(case, own['high'])}]"
-        out.append((shown(record, case), _said(case, own["mean"]) + span, control, own["verdict"], case["figure"]))
+        control = "–"
+        if null is not None:
+            control = f"{_said(case, null['mean'])}, " + ("fails" if null["verdict"] == NOT else "passes")
+        ends = (
+            ("high", "low") if "at_most" in case else ("low", "high")
+        )  # the effect is the distance below such a bound
+        span = "" if own["low"] is None else f" [{_said(case, own[ends[0]])}, {_said(case, own[ends[1]])}]"
+        out.append((shown(record, case), _said(case, own["mean"]) + span, control, own["verdict"]))
     return out
 
 
 def _said(case: Any, effect: float) -> str:
-    if "factor" in case:
+    """An effect in the terms in which it was asked."""
+    if "factor" in case and not case.get("signed"):
         return f"{2.0**effect:.3g}"
-    value = effect if "gain" in case else case["at_most"] - effect if "at_most" in case else case["at_least"] + effect
+    value = (
+        case["at_most"] - effect if "at_most" in case else case["at_least"] + effect if "at_least" in case else effect
+    )
     return f"{value:.3g}"

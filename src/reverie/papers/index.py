@@ -1,4 +1,4 @@
-"""The index: a record of each of the 194 papers, in our own words, one TOML file a room in `papers/index/`.
+"""The index: a record of each of the 194 papers, in our own words, one TOML file a room in `papers/rooms/`.
 
 What a record says is what the paper says; what Reverie has of it (where, state, verdict) is never written down but read from the code and from
 the claims' records (`papers.state`).
@@ -7,6 +7,7 @@ the claims' records (`papers.state`).
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def papers() -> Mapping[str, Paper]:
     >>> len(papers()), papers()["dpm-solver"].room
     (194, 'solve')
     """
-    folder = resources.files("reverie.papers") / "index"
+    folder = resources.files("reverie.papers") / "rooms"
     found: dict[str, Paper] = {}
     for room in ROOMS:
         for p in load((folder / f"{room}.toml").read_text(encoding="utf-8"), room):
@@ -104,6 +105,18 @@ def load(text: str, room: str) -> list[Paper]:
     """The papers of one room from TOML. Raises `ArgumentError` for a field that is missing, unknown or of a wrong kind."""
     out = []
     for slug, fields in tomllib.loads(text).items():
+        if not isinstance(fields, dict):
+            raise ArgumentError(f"{slug!r} in {room}.toml is no record: it stands before the first [slug]")
+        for name, value in fields.items():
+            kind = int if name in ("id", "year") else list if name in ("adds", "authors") else str
+            if not isinstance(value, kind):
+                raise ArgumentError(
+                    f"the record of {slug!r} in {room}.toml has {name} = {value!r}, which is no {kind.__name__}"
+                )
+        if not re.fullmatch(r"\d{4}\.\d{4,5}", fields.get("arxiv", "0000.0000")):
+            raise ArgumentError(
+                f"the record of {slug!r} in {room}.toml has arxiv {fields['arxiv']!r}; an id is like '2206.00927'"
+            )
         fields = {k: " ".join(v.split()) if isinstance(v, str) else v for k, v in fields.items()}
         fields |= {k: tuple(fields[k]) for k in ("adds", "authors") if k in fields}
         fields.setdefault("year", 2000 + int(str(fields.get("arxiv", "0"))[:2]))

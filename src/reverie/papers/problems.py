@@ -2,8 +2,8 @@
 
     error      the solver's alone: the median over samples of |x - x*| / rms |x*|, x* the exact solution of the model's own ODE from the same noise
                (`inspect.Fine`; on the trained network to a tolerance of 1e-4)
-    sliced     the sliced Wasserstein distance to exact samples of the mixture, or to the real digits
-    frechet    the Fréchet distance to the real digits, in the features of an independent classifier
+    kernel     the unbiased kernel distance to exact samples of the mixture, or to the real digits in the features of an independent classifier
+    frechet    the Fréchet distance likewise; it is biased upwards by few samples, so only differences of it mean something
 
 Every seed has its own mixture and its own noises; all arms of a seed start from the same noises.
 """
@@ -22,7 +22,7 @@ from reverie.guide import CFG
 from reverie.hub import load
 from reverie.inspect.entries import entry
 from reverie.inspect.fine import Fine
-from reverie.measure import frechet_distance, judge, sliced_wasserstein
+from reverie.measure import frechet_distance, judge, kernel_distance
 from reverie.model import Model
 from reverie.oracle import Mixture
 from reverie.process import Process, vp
@@ -37,7 +37,7 @@ class Problem:
 
     Args:
         name: of the setting, as in figures. m: the model, guided or not. n: samples. seed: of the noises. cond: of the n samples.
-        reference: of the exact solutions, see `inspect.Fine`. data: what its samples should be like.
+        reference: of the exact solutions, see `inspect.Fine`. data: what its samples should be like. fresh: n others of these.
     """
 
     def __init__(
@@ -50,20 +50,14 @@ class Problem:
         reference: float = 1e-6,
         batch: int = 256,
         data: Tensor = _NONE,
+        fresh: Tensor = _NONE,
     ) -> None:
         if m.shape is None:
             raise ArgumentError(f"the model of {name!r} must know its shape")
-        self.name, self.m, self.n, self.seed, self.cond, self.batch, self.data = (
-            name,
-            m,
-            n,
-            seed,
-            cond,
-            min(n, batch),
-            data,
-        )
-        self._made: dict[str, tuple[Plan, Tensor]] = {}
+        self.name, self.m, self.n, self.seed, self.cond, self.batch = name, m, n, seed, cond, min(n, batch)
+        self.data, self.fresh = data, fresh
         self.fine = Fine(m, n, m.shape, cond=cond, seed=seed, batch=self.batch, reference=reference)
+        self._made: dict[str, tuple[Plan, Tensor]] = {}
 
     def samples(self, solver: Any, nfe: int) -> tuple[Plan, Tensor]:
         """The plan of a solver with a budget of calls, and its samples `(n, *shape)`; made once. Raises `NonFiniteError`."""
@@ -89,15 +83,20 @@ class Problem:
         size = target.flatten(1).square().sum(1).mean().sqrt()
         return float((x - target).flatten(1).norm(dim=1).median() / size)
 
-    def sliced(self, solver: Any, nfe: int) -> float:
-        """The sliced Wasserstein distance of its samples to data."""
-        return sliced_wasserstein(self.samples(solver, nfe)[1], self.data)
+    def kernel(self, solver: Any, nfe: int) -> float:
+        """The kernel distance of its samples to data, in the judge's features where data are digits; "data" stands for fresh data."""
+        return kernel_distance(*self._features(solver, nfe))
 
     def frechet(self, solver: Any, nfe: int) -> float:
-        """The Fréchet distance of its samples to data, in the judge's features."""
+        """The Fréchet distance likewise."""
+        return frechet_distance(*self._features(solver, nfe))
+
+    def _features(self, solver: Any, nfe: int) -> tuple[Tensor, Tensor]:
+        x = self.fresh if solver == "data" else self.samples(solver, nfe)[1]
+        if tuple(x.shape[1:]) != (1, 8, 8):
+            return x.flatten(1), self.data.flatten(1)
         with torch.no_grad():
-            real, made = (judge().features(x.float()) for x in (self.data, self.samples(solver, nfe)[1]))
-        return frechet_distance(real, made)
+            return judge().features(x.float()), judge().features(self.data.float())
 
     def figures(self, metric: str, arms: Mapping[str, Any], budgets: Sequence[int]) -> dict[str, dict[str, float]]:
         """Figures "name/budget": a metric of each arm, a solver or (solver, k), which has k times the budget."""
@@ -132,18 +131,17 @@ def overlapping(
 def mixture(seed: int, n: int, guidance: float = 1.0, process: Process | None = None) -> Problem:
     """The overlapping mixture in 64 dimensions; under guidance its classes are its components, in turn."""
     o = overlapping(seed, process=process)
-    data = o.sample(4000, seed, start=1 << 20)
+    data, fresh = o.sample(4000, seed, start=1 << 20), o.sample(n, seed, start=1 << 21)
     if guidance == 1.0:
-        return Problem("mixture", o, n, seed, data=data)
-    return Problem(
-        "mixture", o | CFG(guidance), n, seed, {"class_labels": torch.arange(n) % len(o.components.means)}, data=data
-    )
+        return Problem("mixture", o, n, seed, data=data, fresh=fresh)
+    cond = {"class_labels": torch.arange(n) % len(o.components.means)}
+    return Problem("mixture", o | CFG(guidance), n, seed, cond, data=data, fresh=fresh)
 
 
 def digits(seed: int, n: int, guidance: float = 1.0) -> Problem:
-    """The shipped model of handwritten digits, all classes in turn."""
-    m = load("digits")
-    cond = {"class_labels": torch.arange(n) % 10}
-    return Problem(
-        "digits", m if guidance == 1.0 else m | CFG(guidance), n, seed, cond, 1e-4, batch=64, data=real("train")[0]
-    )
+    """The shipped model of handwritten digits; classes at random as in the data, since distances without bias need independent samples."""
+    m, (train, labels), (held, _) = load("digits"), real("train"), real("heldout")
+    drawn = Noise(seed).integers(len(labels), (n,), [0], stage=1, stream=DATA)[0]
+    order = Noise(seed).uniform((len(held),), [0], stream=DATA)[0].argsort(stable=True)
+    guided = m if guidance == 1.0 else m | CFG(guidance)
+    return Problem("digits", guided, n, seed, {"class_labels": labels[drawn]}, 1e-4, 128, train, held[order[:n]])

@@ -10,19 +10,31 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from reverie.base import FileError
+from reverie.base import ArgumentError, FileError
 from reverie.base.files import atomic, read_bytes
-from reverie.papers.verdict import NOT, VERDICTS, Outcome, together
+from reverie.papers.claim import Case
+from reverie.papers.verdict import NOT, VERDICTS, Outcome, effect, together
 
-__all__ = ["FOLDER", "Record", "read", "write"]
+__all__ = ["FOLDER", "Record", "own_folder", "read", "write"]
 
-FOLDER = Path(__file__).parent / "records"
+FOLDER = Path(__file__).parent / "verdicts"
 """The records that come with the package."""
+
+
+def own_folder() -> Path:
+    """Where records are written: with the package if it is a checkout of the repository, else among the user's data."""
+    if (FOLDER.parents[3] / "pyproject.toml").is_file():
+        return FOLDER
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "reverie" / "claims"
+
+
 _FORMAT, _LIMIT = 1, 4 << 20
 
 
@@ -60,14 +72,20 @@ class Record:
         return self.names.get(arm, arm)
 
 
-def case_entry(case: Any, found: Outcome, null: Outcome) -> dict[str, Any]:
-    """A case with its outcome, as it is kept."""
-    asked = {k: v for k, v in asdict(case).items() if v is not None}
-    return {**asked, "outcome": _outcome(found), "null": _outcome(null)}
+def case_entry(case: Case, found: Outcome, null: Outcome | None, ideal: Outcome | None) -> dict[str, Any]:
+    """A case with its outcome and those of the controls, as it is kept."""
+    asked = {k: v for k, v in asdict(case).items() if v is not None and v is not False}
+    controls = {"null": null, "ideal": ideal}
+    return {**asked, "outcome": _outcome(found), **{k: None if o is None else _outcome(o) for k, o in controls.items()}}
+
+
+def case_of(entry: Mapping[str, Any]) -> Case:
+    """The case of an entry."""
+    return Case(**{k: v for k, v in entry.items() if k not in ("outcome", "null", "ideal")})
 
 
 def _outcome(o: Outcome) -> dict[str, Any]:
-    kept = asdict(o)
+    kept = asdict(o) | {"effects": list(o.effects)}  # as JSON gives it back
     return {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in kept.items()}
 
 
@@ -76,7 +94,7 @@ def _canonical(body: Mapping[str, Any]) -> str:
 
 
 def _seal(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical(body).encode()).hexdigest()
+    return hashlib.sha256(_canonical(body).encode(errors="surrogatepass")).hexdigest()
 
 
 def write(record: Record, path: str | Path) -> None:
@@ -93,15 +111,15 @@ def read(path: str | Path) -> Record:
     """Read a record.
 
     Raises:
-        FileError: it is missing, no record, of a newer format, edited by hand, or its verdict is not what its cases say.
+        FileError: it is missing, no record, of a newer format, edited by hand, or its verdict is not what its figures say.
     """
     file = Path(path)
     again = f"run `reverie claims run {file.stem.split('.')[0]}` to measure it anew"
     try:
-        body = json.loads(read_bytes(file, _LIMIT))
+        body = json.loads(read_bytes(file, _LIMIT), object_pairs_hook=_unique, parse_constant=_refused)
         seal = body.pop("seal")
         version = body.pop("format")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise FileError(f"{str(file)!r} is not the record of a claim; {again}") from None
     if version != _FORMAT:
         raise FileError(
@@ -112,10 +130,44 @@ def read(path: str | Path) -> Record:
     missing = {f.name for f in fields(Record)} ^ set(body)
     if missing:
         raise FileError(f"{str(file)!r} does not have the fields of a record ({', '.join(sorted(missing))}); {again}")
-    body["seeds"], body["cases"] = tuple(body["seeds"]), tuple(body["cases"])
-    body["figures"] = {f: {a: tuple(v) for a, v in arms.items()} for f, arms in body["figures"].items()}
-    record = Record(**body)
-    judged = [case["outcome"]["verdict"] for case in record.cases]
-    if not judged or not set(judged) <= set(VERDICTS) or record.verdict != together(judged) or record.null != NOT:
-        raise FileError(f"{str(file)!r} gives the verdict {record.verdict!r}, which is not that of its cases; {again}")
+    try:
+        body["seeds"], body["cases"] = tuple(body["seeds"]), tuple(body["cases"])
+        body["figures"] = {f: {a: tuple(v) for a, v in arms.items()} for f, arms in body["figures"].items()}
+        record = Record(**body)
+        sound = _sound(record)
+    except (ArgumentError, AttributeError, KeyError, TypeError, ValueError, IndexError):
+        sound = False
+    if not sound:
+        raise FileError(
+            f"{str(file)!r} gives the verdict {body['verdict']!r}, which its figures do not bear out; {again}"
+        )
     return record
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({k for k, _ in pairs}) < len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _sound(record: Record) -> bool:
+    """Whether the effects are those of the figures, and the verdict that of the cases."""
+    for entry in record.cases:
+        case, kept = case_of(entry), entry["outcome"]
+        arms = record.figures[case.figure]
+        for seed, value in enumerate(kept["effects"]):
+            if not math.isclose(
+                value, effect(case, {a: v[seed] for a, v in arms.items()}, case.arm), rel_tol=1e-9, abs_tol=1e-12
+            ):
+                return False
+        mean = math.fsum(kept["effects"]) / len(record.seeds)
+        if not math.isclose(mean, kept["mean"], rel_tol=1e-9, abs_tol=1e-12) or len(kept["effects"]) != len(
+            record.seeds
+        ):
+            return False
+    judged = [entry["outcome"]["verdict"] for entry in record.cases]
+    return set(judged) <= set(VERDICTS) and record.verdict == together(judged) and record.null == NOT

@@ -31,21 +31,23 @@ def section(s: Status, picture: str = "", level: int = 2) -> str:
     return "\n\n".join(parts)
 
 
-def markdown(found: Sequence[Status], path: str | Path) -> None:
-    """Write a report of claims, its plots (.png) beside it. Raises `FileError`."""
+def markdown(found: Sequence[Status], path: str | Path) -> list[str]:
+    """Write a report of claims, its plots (.png) beside it; returns what a reader should know. Raises `FileError`."""
     file = Path(path)
-    sections = []
+    sections: list[str] = []
+    notes: list[str] = []
     for s in found:
         picture = ""
-        if s.record is not None:
+        if s.record is not None and not notes:
             try:
                 save(s.record, file.parent / f"{s.paper.slug}.png")
                 picture = f"![{s.paper.slug}]({s.paper.slug}.png)"
-            except ArgumentError:  # the report is worth having without its pictures
-                picture = ""
+            except ArgumentError as error:  # the report is worth having without its pictures
+                notes.append(str(error))
         sections.append(section(s, picture))
     by = ", ".join(f"{sum(s.verdict == v for s in found)} {v}" for v in VERDICTS)
     with atomic(file) as temporary:
         temporary.write_text(
             "\n\n".join([f"# Claims\n\n{len(found)} claims: {by}.", *sections]) + "\n", encoding="utf-8"
         )
+    return notes

@@ -41,7 +41,9 @@ def _blocks(doc: str) -> list[str]:
 
 
 def lesson(slug: str) -> list[str]:
-    """What was learned from a claim: the paragraphs of its file's docstring after the first. Raises as `claim_of`."""
+    """What was learned from a claim: the paragraphs of its file's docstring after the first; none where there is no claim."""
+    if slug not in claimed():
+        return []
     paragraphs = re.split(r"\n\s*\n", inspect.getdoc(sys.modules[claim_of(slug).run.__module__]) or "")
     return [" ".join(p.split()) for p in paragraphs[1:]]
 

@@ -21,7 +21,6 @@ from pathlib import Path
 __all__ = ["Place", "closure", "digests", "essence", "implementations"]
 
 _ROOT = Path(__file__).resolve().parents[1]
-_TEXT = {".json", ".toml", ".yaml"}
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,9 @@ def implementations() -> Mapping[str, tuple[Place, ...]]:
         for node in tree.body:
             if not isinstance(node, ast.FunctionDef | ast.ClassDef):
                 continue
-            marks = dict(_marks(node))
-            for slug in marks.get("implements", ()):
-                solver = marks.get("solver", ("",))[0]
+            marks = list(_marks(node))
+            solver = next((words[0] for mark, words in marks if mark == "solver" and words), "")
+            for slug in (word for mark, words in marks if mark == "implements" for word in words):
                 place = Place(module, node.name, node.lineno, ast.get_docstring(node) or "", about, solver)
                 found.setdefault(slug, []).append(place)
     return {slug: tuple(places) for slug, places in sorted(found.items())}
@@ -114,23 +113,33 @@ def _solvers() -> Mapping[str, str]:
     return found
 
 
-def _house(name: str) -> list[Path]:
-    """The files of a house model, without its card in prose."""
-    return [f for f in sorted((_ROOT / "hub" / "models").glob(f"{name}.*")) if f.suffix != ".md"]
+@functools.cache
+def _house() -> Mapping[str, tuple[Path, ...]]:
+    """The files of the house models, by name, without their cards in prose."""
+    files = [f for f in sorted((_ROOT / "hub" / "models").iterdir()) if f.suffix != ".md"]
+    return {f.stem: tuple(g for g in files if g.stem == f.stem) for f in files}
+
+
+@functools.cache
+def _beside(module: str) -> tuple[Path, ...]:
+    """The data files of a module: those beside it that have its name, "judge-digits.json" beside "judge.py"."""
+    file = _modules()[module]
+    found = (f for f in file.parent.glob(f"{file.stem}-*") if f.suffix in (".json", ".toml", ".safetensors"))
+    return tuple(sorted(found))
 
 
 def _resolve(package: str, name: str) -> str:
     """The module that `from package import name` rests on."""
     modules = _modules()
-    if f"{package}.{name}" in modules:
-        return f"{package}.{name}"
     if modules.get(package, Path()).name != "__init__.py":
         return package
-    for node in ast.walk(_tree(package)):
-        if isinstance(node, ast.ImportFrom) and node.module:
+    for node in ast.walk(_tree(package)):  # first, for a name that the room binds hides its module of that name
+        if isinstance(node, ast.ImportFrom) and node.module and node.module != package:
             for alias in node.names:
                 if (alias.asname or alias.name) == name and node.module.split(".")[0] == "reverie":
                     return _resolve(node.module, alias.name)
+    if f"{package}.{name}" in modules:
+        return f"{package}.{name}"
     for node in ast.walk(_tree(package)):  # lazy names: a table {"name": "room"}
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
@@ -203,8 +212,7 @@ def _named(module: str) -> Iterator[str | Path]:
             word = node.value.split(":")[0].split("@")[0]
             if word in _solvers():
                 yield _solvers()[word]
-            elif word.isidentifier():
-                yield from _house(word)
+            yield from _house().get(word, ())
 
 
 def closure(roots: Iterable[str]) -> list[str | Path]:
@@ -225,6 +233,7 @@ def closure(roots: Iterable[str]) -> list[str | Path]:
             continue
         seen.add(module)
         queue += _imports(module)
+        files.update(_beside(module))
         for named in _named(module) if module.startswith("reverie.papers.") else ():
             if isinstance(named, Path):
                 files.add(named)
@@ -233,16 +242,23 @@ def closure(roots: Iterable[str]) -> list[str | Path]:
     return [*sorted(seen), *sorted(files)]
 
 
-def digests(roots: Iterable[str]) -> dict[str, str]:
-    """A digest of everything in the closure, by name; of modules without their comments, docstrings and blank lines."""
-    out = {}
-    for part in closure(roots):
-        if isinstance(part, Path):
-            out[str(part.relative_to(_ROOT))] = hashlib.sha256(part.read_bytes()).hexdigest()[:12]
-        else:
-            text = essence(_modules()[part].read_text(encoding="utf-8"))
-            out[part] = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return out
+def digests(roots: Iterable[str], anew: bool = False) -> dict[str, str]:
+    """A digest of everything in the closure, by name; of modules without their comments, docstrings and blank lines.
+
+    A file is read when it is first asked for, and then kept, as an imported module is; `anew` reads it again.
+    """
+    read = _digest.__wrapped__ if anew else _digest
+    parts = closure(roots)
+    return {str(p.relative_to(_ROOT)) if isinstance(p, Path) else p: read(p) for p in parts}
+
+
+@functools.cache
+def _digest(part: str | Path) -> str:
+    if isinstance(part, Path):
+        content = part.read_bytes()
+    else:
+        content = essence(_modules()[part].read_text(encoding="utf-8")).encode()
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def essence(source: str) -> str:
@@ -251,12 +267,17 @@ def essence(source: str) -> str:
     >>> essence('\"\"\"About.\"\"\"\\nx = 1  # one\\n\\n\\ny = "#"\\n')
     'x = 1\\ny = "#"'
     """
-    lines = source.splitlines()
+    lines = source.split("\n")
+    tree = ast.parse(source)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
+    inside: set[int] = set()  # rows that begin within a string, whose spaces count
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)):
+            inside.update(range(node.lineno, node.end_lineno or node.lineno))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             if (
@@ -264,6 +285,18 @@ def essence(source: str) -> str:
                 and isinstance(first.value, ast.Constant)
                 and isinstance(first.value.value, str)
             ):
-                for row in range(first.lineno - 1, first.end_lineno or first.lineno):
-                    lines[row] = ""
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+                _cut(lines, first)
+                inside.difference_update(range(first.lineno, first.end_lineno or first.lineno))
+    return "\n".join(
+        line if row in inside or row + 1 in inside else line.rstrip()
+        for row, line in enumerate(lines)
+        if row in inside or line.strip()
+    )
+
+
+def _cut(lines: list[str], node: ast.Expr) -> None:
+    """Remove an expression from the lines; its columns count bytes."""
+    top, bottom = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+    before = lines[top].encode()[: node.col_offset].decode()
+    after = lines[bottom].encode()[node.end_col_offset :].decode()
+    lines[top : bottom + 1] = [before + after, *[""] * (bottom - top)]

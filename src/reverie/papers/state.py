@@ -15,7 +15,7 @@ from typing import Any
 from reverie.base import FileError, unknown
 from reverie.papers.claims import claimed, rests_on
 from reverie.papers.index import ROOMS, Paper, paper, papers
-from reverie.papers.records import FOLDER, Record, read
+from reverie.papers.records import FOLDER, Record, own_folder, read
 from reverie.papers.sources import Place, implementations
 from reverie.papers.verdict import VERDICTS
 
@@ -68,17 +68,26 @@ class Status:
 
 
 def record_of(slug: str, folder: str | Path | None = None) -> Record | None:
-    """The record of a claim: that of the full budget where there is one, else the quick one. Raises `FileError` for one that is broken or edited."""
-    for budget in ("full", "quick"):
-        file = Path(folder or FOLDER) / file_name(slug, budget)
-        if file.exists():
-            record = read(file)
-            if record.slug != slug or record.budget != budget:
-                raise FileError(
-                    f"{str(file)!r} is the {record.budget} record of {record.slug!r}; restore it, or run `reverie claims run {slug}`"
-                )
-            return record
-    return None
+    """The record of a claim: of the full budget, else of the quick one; but one that is up to date before one that is stale.
+
+    Args:
+        folder: of the records; by default those that were made here, and then those that come with the package.
+
+    Raises:
+        FileError: a record that is broken or was edited.
+    """
+    found = []
+    for place in [Path(folder)] if folder is not None else list(dict.fromkeys((own_folder(), FOLDER))):
+        for budget in ("full", "quick"):
+            file = place / file_name(slug, budget)
+            if file.exists():
+                record = read(file)
+                if record.slug != slug or record.budget != budget:
+                    raise FileError(
+                        f"{str(file)!r} is the {record.budget} record of {record.slug!r}; restore it, or run `reverie claims run {slug}`"
+                    )
+                found.append(record)
+    return next((r for r in found if not _changed(r)), found[0] if found else None)
 
 
 def file_name(slug: str, budget: str) -> str:

@@ -1,34 +1,33 @@
 """Running a claim: all arms of a seed in one run, seed after seed, then the verdict.
 
-Seeds that are finished are kept in a file beside the results, so that an interrupted trial goes on where it stopped; nothing is recorded before
-the last seed is done. What was kept under another version of the code or another budget is not used.
+Seeds that are finished are kept in a file beside the results, so that an interrupted trial goes on where it stopped; nothing is recorded before the
+last seed is done. What was kept under another version of the code, another claim or another budget is not used.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from reverie.base import ArgumentError, FileError, ReverieError
-from reverie.base.files import atomic, read_bytes
-from reverie.papers.claim import BUDGETS, Budget, Claim, Figures
+from reverie.base import ArgumentError, FileError, unknown
+from reverie.base.files import atomic, check_writable, read_bytes
+from reverie.papers.claim import BUDGETS, Budget, Claim
 from reverie.papers.claims import rests_on
 from reverie.papers.records import Record, case_entry
-from reverie.papers.verdict import NOT, outcome, together
+from reverie.papers.verdict import NOT, decide, student
 
-__all__ = ["NullControlError", "trial"]
+__all__ = ["trial"]
 
-
-class NullControlError(ReverieError):
-    """The null control of a claim passed its predicate, or the two cannot be told apart: there is no verdict."""
+_LIMIT = 16 << 20
 
 
 def trial(
@@ -47,77 +46,72 @@ def trial(
         progress: called with what is done and the share of the whole that is finished.
 
     Raises:
-        NullControlError: the null control holds, or holds weakly. ArgumentError: figures that are missing or not finite.
+        ControlError: the null control passes, or the positive control does not. UnknownNameError: no such budget. ArgumentError: figures that are
+            missing or not finite; the code changed meanwhile; scipy is missing.
 
     >>> from reverie.papers.claims import claim_of
     >>> trial(claim_of("deis"), "tiny").null
     'does not hold here'
     """
+    if isinstance(budget, str) and budget not in BUDGETS:
+        raise unknown("budget", budget, BUDGETS)
     spend = budget if isinstance(budget, Budget) else BUDGETS[budget]
     count = claim.seeds_of(spend) if seeds is None else seeds
     if count < 1:
         raise ArgumentError(f"a trial needs at least one seed, got {count}")
+    student(1)  # scipy is missed now rather than after the last seed
     began, resting = time.monotonic(), rests_on(claim.slug)
-    key = json.dumps([claim.slug, spend.name, torch.__version__, resting], sort_keys=True)
     kept = None if folder is None else Path(folder) / f".{claim.slug}.{spend.name}.partial.json"
-    done, before = _kept(kept, key)
-    found: list[Figures] = []
+    key = _key(claim, spend, resting)
+    if kept is not None:
+        check_writable(kept)
+    done, before = _kept(kept, key, claim)
+    found = []
     for seed in range(count):
         if progress is not None:
             progress(f"seed {seed + 1} of {count}", seed / count)
-        if str(seed) not in done:
-            done[str(seed)] = _measured(claim, seed, spend)
+        if seed not in done:
+            done[seed] = _checked(claim, claim.run(claim.everything, seed, spend), seed)
+            missing = [case.figure for case in claim.cases if case.figure not in done[seed]]
+            if missing and spend.name != "tiny":
+                raise ArgumentError(
+                    f"the claim of {claim.slug!r} asks about {missing[0]!r}, which its run did not measure"
+                )
             if kept is not None:
-                with atomic(kept) as temporary:
-                    temporary.write_text(
-                        json.dumps({"key": key, "seconds": before + time.monotonic() - began, "seeds": done})
-                    )
-        found.append(done[str(seed)])
-    record = judge(claim, spend, found, before + time.monotonic() - began, resting)
-    if kept is not None:
+                _keep(kept, key, before + time.monotonic() - began, done)
+        found.append(done[seed])
+    decision = decide(claim, found, some=spend.name == "tiny")
+    changed = [name for name, digest in rests_on(claim.slug, anew=True).items() if resting.get(name) != digest]
+    if changed:
+        raise ArgumentError(
+            f"{', '.join(changed)} changed while {claim.slug!r} ran, so nothing is recorded; run it again"
+        )
+    arms = list(claim.everything)
+    import reverie
+
+    record = Record(
+        slug=claim.slug, kind=claim.kind, statement=claim.statement, budget=spend.name, seeds=tuple(range(count)),
+        figures={
+            f: {a: tuple(s[f][a] for s in found) for a in arms if all(a in s[f] for s in found)}
+            for f in found[0]
+            if all(f in s for s in found)
+        },
+        cases=tuple(case_entry(*judged) for judged in decision.cases), verdict=decision.verdict, null=NOT,
+        seconds=round(before + time.monotonic() - began, 1), day=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        versions={"python": platform.python_version(), "torch": torch.__version__, "reverie": reverie.__version__},
+        threads=torch.get_num_threads(), rests_on=dict(resting), axis=claim.axis, units=dict(claim.units), names=dict(claim.names),
+    )  # fmt: skip
+    if kept is not None and len(done) <= count:  # a trial of fewer seeds leaves the others to a later one
         kept.unlink(missing_ok=True)
     if progress is not None:
         progress("done", 1.0)
     return record
 
 
-def judge(claim: Claim, budget: Budget, found: Sequence[Figures], seconds: float, resting: Mapping[str, str]) -> Record:
-    """The record of the figures of all seeds. Raises as `trial`."""
-    cases = [c for c in claim.cases if budget.name != "tiny" or c.figure in found[0]]
-    entries, verdicts, nulls = [], [], []
-    for case in cases:
-        if any(case.figure not in f for f in found):
-            raise ArgumentError(
-                f"the claim of {claim.slug!r} asks about {case.figure!r}, which its run did not measure"
-            )
-        values = [f[case.figure] for f in found]
-        own, null = outcome(case, values), outcome(case, values, null=True)
-        entries.append(case_entry(case, own, null))
-        verdicts.append(own.verdict)
-        nulls.append(null.verdict)
-    if not cases:
-        raise ArgumentError(f"the run of {claim.slug!r} measured no figure that a case asks about")
-    if together(nulls) != NOT:
-        raise NullControlError(
-            f"the null control of {claim.slug!r} {together(nulls)}: its predicate cannot tell the method from what must fail: there is no verdict"
-        )
-    arms = list(claim.everything)
-    figures = {f: {a: tuple(float(s[f][a]) for s in found) for a in arms if a in found[0][f]} for f in found[0]}
-    import reverie
-
-    return Record(
-        slug=claim.slug, kind=claim.kind, statement=claim.statement, budget=budget.name, seeds=tuple(range(len(found))), figures=figures,
-        cases=tuple(entries), verdict=together(verdicts), null=together(nulls), seconds=round(seconds, 1),
-        day=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        versions={"python": platform.python_version(), "torch": torch.__version__, "reverie": reverie.__version__},
-        threads=torch.get_num_threads(), rests_on=dict(resting), axis=claim.axis, units=dict(claim.units), names=dict(claim.names),
-    )  # fmt: skip
-
-
-def _measured(claim: Claim, seed: int, budget: Budget) -> dict[str, dict[str, float]]:
-    """One seed's figures, checked."""
+def _checked(claim: Claim, measured: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, dict[str, float]]:
+    """One seed's figures, as they must be."""
     arms = claim.everything
-    figures = {f: {a: float(v) for a, v in values.items()} for f, values in claim.run(arms, seed, budget).items()}
+    figures = {f: {a: float(v) for a, v in values.items()} for f, values in measured.items()}
     for figure, values in figures.items():
         strange = [a for a in values if a not in arms]
         if strange:
@@ -130,8 +124,7 @@ def _measured(claim: Claim, seed: int, budget: Budget) -> dict[str, dict[str, fl
                 f"{figure!r} of the arm {bad[0]!r} of {claim.slug!r} is {values[bad[0]]} at seed {seed}"
             )
     for case in claim.cases:
-        needed = {case.arm, *([case.against] if case.paired else []), *(["null"] if case.arm == "method" else [])}
-        lacking = needed - set(figures.get(case.figure, needed))
+        lacking = case.arms - set(figures.get(case.figure, case.arms))
         if lacking:
             raise ArgumentError(
                 f"the run of {claim.slug!r} did not measure {case.figure!r} of {', '.join(sorted(lacking))}"
@@ -139,12 +132,40 @@ def _measured(claim: Claim, seed: int, budget: Budget) -> dict[str, dict[str, fl
     return figures
 
 
-def _kept(path: Path | None, key: str) -> tuple[dict[str, Any], float]:
-    """Seeds finished by an interrupted trial of the same code and budget, and the seconds they took."""
+def _key(claim: Claim, budget: Budget, resting: Mapping[str, str]) -> str:
+    """What finished seeds must agree on to be used."""
+    made = [
+        claim.slug,
+        claim.kind,
+        claim.statement,
+        repr(sorted(claim.everything.items())),
+        repr(claim.cases),
+        getattr(claim.run, "__qualname__", ""),
+    ]
+    return _digest([*made, budget.name, torch.__version__, sorted(resting.items())])
+
+
+def _digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _keep(path: Path, key: str, seconds: float, done: Mapping[int, Any]) -> None:
+    body = {"key": key, "seconds": seconds, "seeds": {str(seed): figures for seed, figures in done.items()}}
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps({**body, "seal": _digest(body)}), encoding="utf-8")
+
+
+def _kept(path: Path | None, key: str, claim: Claim) -> tuple[dict[int, dict[str, dict[str, float]]], float]:
+    """Seeds finished by an interrupted trial of the same claim, code and budget, and the seconds they took."""
     if path is None or not path.exists():
         return {}, 0.0
     try:
-        body = json.loads(read_bytes(path, 16 << 20))
-        return (dict(body["seeds"]), float(body["seconds"])) if body["key"] == key else ({}, 0.0)
-    except (FileError, ValueError, KeyError, TypeError):
+        body = json.loads(read_bytes(path, _LIMIT))
+        seal = body.pop("seal")
+        if body["key"] != key or seal != _digest(body):
+            return {}, 0.0
+        return {int(s): _checked(claim, figures, int(s)) for s, figures in body["seeds"].items()}, float(
+            body["seconds"]
+        )
+    except (FileError, ArgumentError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}, 0.0

@@ -63,7 +63,7 @@ class Recipe:
     """A training: what is trained, on what, how.
 
     Args:
-        name: of the model and its files. task: "denoising" or "classification". data: "digits".
+        name: of the model and its files. task: "denoising", "classification" or "autoencoding". data: "digits" or "shapes".
         net: {"name": ..., "args": {...}}. process: a process's spec, {"name": ..., ...}.
         predicts, label: as `reverie.Model` takes them. drop: probability, in [0, 1), of training on the null class.
         times: the law of training times. augment: random changes of the pictures.
@@ -71,6 +71,7 @@ class Recipe:
         rate, decay: AdamW's highest learning rate and its weight decay. warmup: steps to reach the rate; it then falls
             as a cosine to 0.
         clip: largest norm of the gradient. ema: decay of the average of the weights, in [0, 1).
+        kl: weight of an autoencoder's divergence. precision: of the network's arithmetic in training, "float32" or "bfloat16" (autocast).
         sampling: how the finished model is best sampled, as `reverie.Model` takes it; goes into its card.
         save_every, check_every: steps between checkpoints, and between measurements on held-out data.
 
@@ -96,6 +97,8 @@ class Recipe:
     warmup: int = 200
     clip: float = 1.0
     ema: float = 0.999
+    kl: float = 3e-4
+    precision: str = "float32"
     sampling: Mapping[str, Any] = field(default_factory=dict)
     save_every: int = 500
     check_every: int = 250
@@ -108,7 +111,7 @@ class Recipe:
         for name in ("rate", "clip"):
             value = getattr(self, name)
             _check(value > 0 and math.isfinite(value), "positive", name, value)
-        for name in ("decay", "warmup"):
+        for name in ("decay", "warmup", "kl"):
             _check(getattr(self, name) >= 0, "at least 0", name, getattr(self, name))
         _check(0 <= self.seed < 2**32, "in [0, 2^32)", "seed", self.seed)
         _check(self.name != "" and "/" not in self.name, "a file name", "name", self.name)
@@ -121,8 +124,11 @@ class Recipe:
             )
         extra = sorted(set(self.sampling) - {"solver", "grid", "end"})
         _check(not extra, "a mapping of solver, grid and end", "sampling", dict(self.sampling))
-        if self.task not in ("denoising", "classification"):
-            raise unknown("task", self.task, ("denoising", "classification"))
+        tasks, precisions = ("denoising", "classification", "autoencoding"), ("float32", "bfloat16")
+        if self.task not in tasks:
+            raise unknown("task", self.task, tasks)
+        if self.precision not in precisions:
+            raise unknown("precision", self.precision, precisions)
 
     def spec(self) -> dict[str, Any]:
         """As plain JSON-able values; `Recipe.of` takes them back."""
@@ -187,7 +193,7 @@ def recipes() -> list[str]:
     """The names of the recipes that come with the package.
 
     >>> recipes()
-    ['digits', 'digits-judge']
+    ['digits', 'digits-judge', 'shapes-vae']
     """
     folder = resources.files("reverie.train") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from reverie.base import ArgumentError, Noise, unknown
 from reverie.base.noise import TRAIN
 from reverie.data import digits
+from reverie.data.shapes import shapes
 from reverie.measure import Judge
 from reverie.model import Model
 from reverie.nets import NETS, build
 from reverie.process import from_spec
+from reverie.train.autoencoder import autoencoding, psnr
 from reverie.train.batches import augmented, rows
 from reverie.train.objectives import classification, denoising, stratified, times
 from reverie.train.recipe import Recipe
@@ -52,6 +54,8 @@ def task(recipe: Recipe) -> Task:
         UnknownNameError: data or a network of an unknown name. ArgumentError: what its network, process or model
             refuses.
     """
+    if recipe.task == "autoencoding":
+        return _autoencoding(recipe)
     if recipe.data not in DATA_SETS:
         raise unknown("data set", recipe.data, DATA_SETS)
     load = DATA_SETS[recipe.data]
@@ -60,12 +64,18 @@ def task(recipe: Recipe) -> Task:
     return make(recipe, net, load("train"), load("heldout"))
 
 
+def _args(recipe: Recipe, net: nn.Module) -> dict[str, Any]:
+    """What the network is built from again: its own words, or the recipe's."""
+    own = getattr(net, "config", None)
+    return own if type(own) is dict else dict(recipe.net.get("args", {}))
+
+
 def _card(recipe: Recipe, net: nn.Module, kind: str, classes: int) -> dict[str, Any]:
     return {
         "format": 1,
         "kind": kind,
         "name": recipe.name,
-        "net": {"name": recipe.net["name"], "args": getattr(net, "config", dict(recipe.net.get("args", {})))},
+        "net": {"name": recipe.net["name"], "args": _args(recipe, net)},
         "classes": [str(c) for c in range(classes)],
         "data": recipe.data,
         "recipe": recipe.spec(),
@@ -83,6 +93,26 @@ def _classification(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor]
         return {"heldout": nn.functional.cross_entropy(logits, held[1]).item(), "accuracy": right}
 
     return Task(net, loss, check, _card(recipe, net, "reverie-judge", int(train[1].max()) + 1))
+
+
+def _autoencoding(recipe: Recipe) -> Task:
+    if recipe.data != "shapes":
+        raise unknown("data set for an autoencoder", recipe.data, ["shapes"])
+    net, noise = build(recipe.net["name"], recipe.net.get("args")), Noise(recipe.seed)
+    held, _ = shapes(256, split="heldout")
+    with torch.no_grad():
+        latent = tuple(net.encode(held[:1]).latent_dist.mean.shape[1:])  # type: ignore[operator]
+
+    def loss(step: int) -> Tensor:
+        x, _ = shapes(range(step * recipe.batch, (step + 1) * recipe.batch), seed=recipe.seed)
+        eps = noise.normal(latent, index=range(recipe.batch), stage=step, stream=TRAIN)
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            return autoencoding(net, x, eps, recipe.kl)
+
+    def check() -> dict[str, float]:
+        return {"psnr": psnr(net, held)}
+
+    return Task(net, loss, check, _card(recipe, net, "reverie-autoencoder", 0) | {"latent": list(latent)})
 
 
 def _denoising(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> Task:

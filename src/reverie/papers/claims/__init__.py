@@ -20,10 +20,11 @@ def _stem(slug: str) -> str:
     return f"p{word}" if word[0].isdigit() else word
 
 
-def rests_on(slug: str) -> dict[str, str]:
-    """A digest of each module that a claim rests on: its own file, how it is judged, and the paper's implementations, with all that these import."""
+def rests_on(slug: str, anew: bool = False) -> dict[str, str]:
+    """A digest of each module and data file that a claim rests on: its own file, how it is judged, and the paper's implementations, with all
+    that these import. `anew` reads files again that were read before."""
     own = [f"{__name__}.{_stem(slug)}"] if slug in claimed() else []
-    return digests([*own, *_JUDGES, *(place.module for place in implementations().get(slug, ()))])
+    return digests([*own, *_JUDGES, *(place.module for place in implementations().get(slug, ()))], anew)
 
 
 def claimed() -> list[str]:

@@ -39,7 +39,10 @@ CLAIM = Claim(
         Case(f"{setting}/{n}", factor=factor) for setting in ("mixture", "digits") for n, factor in ASKED.items()
     ),
     axis="evaluations",
-    units={"mixture": "distance to the exact solution", "digits": "distance to the exact solution"},
+    units={
+        "mixture": "median relative distance to the exact solution",
+        "digits": "median relative distance to the exact solution",
+    },
     use="""\
 m = rv.load("digits")
 plan = rv.solve.plan("dpm-fast", m.process, nfe=10)
