@@ -49,9 +49,10 @@ def _gallery(listed: Sequence[Status]) -> str:
                 f'<div class="claim" markdown>\n\n### {s.paper.slug}\n\nIts record is broken: `reverie claims list` says why.\n\n</div>'
             )
             continue
+        picture = f'<figure class="plot"><img src="{s.paper.slug}.svg" alt="{_alt(r)}" loading="lazy"></figure>'
+        head, words = f"### [{s.paper.slug}]({s.paper.slug}.md) {badge(s)}", f"{plain(r.statement)}\n\n{_learned(s)}"
         cards.append(
-            f'<div class="claim" markdown>\n\n### [{s.paper.slug}]({s.paper.slug}.md) {badge(s)}\n\n'
-            f'<figure class="plot"><img src="{s.paper.slug}.svg" alt="{_alt(r)}" loading="lazy"></figure>\n\n<div markdown>\n\n{plain(r.statement)}\n\n{_learned(s)}\n\n</div>\n\n</div>'
+            "\n\n".join(['<div class="claim" markdown>', head, picture, "<div markdown>", words, "</div>", "</div>"])
         )
     return "\n\n".join([*out, '<div class="gallery" markdown>', *cards, "</div>"]) + "\n"
 

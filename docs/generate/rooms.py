@@ -72,7 +72,7 @@ def _paper(s: Status) -> list[str]:
     if s.places:
         out.append("*Here:* " + ", ".join(_place(x) for x in s.places))
     if s.problem:
-        out.append(f"*Its record is broken:* `reverie claims list` says why.")
+        out.append("*Its record is broken:* `reverie claims list` says why.")
     return out
 
 

@@ -251,9 +251,34 @@ def test_false_of_a_known_scene(text: str, kind: str) -> None:
     assert {d.kind for d in demands(parse(text), PAIR) if not d.met} >= {kind}
 
 
-def test_a_relation_of_other_objects_does_not_count() -> None:
-    met = demands(parse("a green star above a pink cross"), PAIR)
-    assert [d.met for d in met if d.kind == "relation"] == [False]
+@pytest.mark.parametrize(
+    "text", ["a green star above a pink cross", "a red circle above a cross", "a star above a square"]
+)
+def test_a_relation_of_other_objects_does_not_count(text: str) -> None:
+    assert [d.met for d in demands(parse(text), PAIR) if d.kind == "relation"] == [False]
+
+
+@pytest.mark.parametrize(
+    ("dx", "dy", "met"), [(5, 0, True), (3, 0, False), (10, 19, True), (10, 21, False), (-5, 0, False)]
+)
+def test_how_far_left_of_reaches(dx: float, dy: float, met: bool) -> None:
+    s = Scene((Thing("circle", "red", 30, 30, 12), Thing("square", "blue", 30 + dx, 30 + dy, 12)))
+    assert true("a circle left of a square", s) == met
+
+
+@pytest.mark.parametrize(
+    ("word", "size", "met"),
+    [("small", 15.9, True), ("small", 16.1, False), ("large", 17.1, True), ("large", 16.9, False)],
+)
+def test_how_far_small_and_large_reach(word: str, size: float, met: bool) -> None:
+    assert true(f"a {word} circle", Scene((replace(RED, size=size),))) == met
+
+
+def test_a_place_at_the_end_is_not_that_of_all() -> None:
+    """ "a star and a cross on the left" would be read as both."""
+    requests = [parse(c) for c in many()[1]]
+    assert any(r.asks[0].place and len(r.asks) == 2 and not r.asks[1].place for r in requests)
+    assert not any(r.asks[-1].place and not r.asks[0].place for r in requests)
 
 
 def test_objects_are_assigned_in_the_best_way() -> None:

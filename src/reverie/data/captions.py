@@ -289,7 +289,7 @@ def caption(scene: Scene, wording: Iterable[float] = ()) -> str:
         placed = len(listed) <= 2  # and no place for the last alone, which would seem to be that of all
         for group in listed:
             parts.append(_phrase(group, colourless, draws, placed))
-            placed = placed and parts[-1].split()[-1] != group[0].shape
+            placed = placed and " the " in parts[-1]
         text = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
     if draws.chance(0.12):
         text = draws.pick(("a picture of", "a drawing of", "an image of")) + " " + text

@@ -26,6 +26,7 @@ def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
     Raises:
         ShapeError: not two matrices of equally many columns. ArgumentError: fewer than two samples. NonFiniteError: NaN or infinity.
 
+    >>> import torch
     >>> a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [1.0]])
     >>> kernel_distance(a, b)  # 1 + 8 - 2 (1 + 27) / 2
     -19.0

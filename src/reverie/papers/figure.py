@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -112,7 +113,7 @@ def _panel(axes: Any, record: Record, setting: str, arms: Any, colours: Any, ink
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(record.axis)
     axes.set_title(setting, loc="left", fontsize=10.5, fontweight="bold", color=ink)
-    axes.set_ylabel(record.units.get(setting, ""))
+    axes.set_ylabel(textwrap.fill(record.units.get(setting, ""), 30))
     axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))

@@ -1,4 +1,10 @@
-"""Score SDEs (2011.13456): a corrector beside each predictor step beats twice as many predictor steps."""
+"""Score SDEs (2011.13456): a corrector beside each predictor step beats twice as many predictor steps.
+
+With few evaluations it is the other way round, by a factor of five in the unbiased distance on exact scores: every correction takes the place of
+a predictor step, whose error falls with the number of steps. The paper works with 2000 evaluations in 3072 dimensions. Here the two draw level by
+100, where both are next to the data and samples of this size cannot tell them apart. Beyond that exact scores leave the corrector nothing to
+correct, while its own steps of finite size widen the samples' variance by snr^2 (2.6 % at 0.16), however many there are.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +24,7 @@ def run(arms: Mapping[str, Any], seed: int, budget: Budget) -> Figures:
     if budget.name != "tiny":
         net = digits(seed, budget.pick(0, 128, 350))
         times = {a: s.format(grid="time") for a, s in arms.items()}
-        figures |= net.figures("kernel", times, budget.pick((), (20, 50, 100), (20, 50, 100, 200)))
+        figures |= net.figures("frechet", times, budget.pick((), (20, 50, 100), (20, 50, 100, 200)))
     return figures
 
 
@@ -36,11 +42,11 @@ CLAIM = Claim(
         "ideal": "fresh data",
     },
     run=run,
-    cases=tuple(Case(figure, factor=1 / 0.9, signed=True) for figure in ("mixture/20", "digits/20")),
+    cases=(Case("mixture/20", factor=1 / 0.9, signed=True), Case("digits/20", factor=1 / 0.9)),
     axis="evaluations",
     units={
         "mixture": "kernel distance to data",
-        "digits": "kernel distance to data, in the judge's features",
+        "digits": "Fréchet distance to data (with its bias)",
     },
     use="""\
 m = rv.load("digits")
