@@ -12,7 +12,13 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 @pytest.mark.parametrize(
     ("page", "asserts", "prints"),
-    [("index.md", 2, "dpmpp-2m"), ("nouns.md", 12, "dpmpp-2m"), ("sampling.md", 5, "unipc-3"), ("claims.md", 4, "mixture/10")],
+    [
+        ("index.md", 2, "dpmpp-2m"),
+        ("nouns.md", 12, "dpmpp-2m"),
+        ("sampling.md", 5, "unipc-3"),
+        ("claims.md", 4, "mixture/10"),
+        ("training.md", 4, ""),
+    ],
 )
 def test_fragments_run(page: str, asserts: int, prints: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = (DOCS / page).read_text()

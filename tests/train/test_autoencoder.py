@@ -77,10 +77,14 @@ def test_a_recipe_trains_in_either_precision_and_resumes_to_the_same_bits(tmp_pa
         assert 0 < again.figures["psnr"] < 30
 
 
-def test_what_cannot_work_is_named():
+def test_what_cannot_work_is_named(tmp_path):
     with pytest.raises(UnknownNameError, match="precision"):
         Recipe.of({"name": "x", "precision": "float8"})
     with pytest.raises(UnknownNameError, match="data set for an autoencoder"):
-        train(Recipe.of({"name": "x", "task": "autoencoding", "data": "digits", "net": TINY, "steps": 1}), quiet=True)
+        train(
+            Recipe.of({"name": "x", "task": "autoencoding", "data": "digits", "net": TINY, "steps": 1}),
+            tmp_path,
+            quiet=True,
+        )
     with pytest.raises(ArgumentError, match="kl"):
         Recipe.of({"name": "x", "kl": -1.0})

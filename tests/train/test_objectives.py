@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 import reverie as rv
 from reverie.base import ArgumentError, ShapeError, UnknownNameError
-from reverie.train import classification, denoising, stratified, times
+from reverie.train import classification, denoising, edm_weight, min_snr_weight, stratified, times, weights
+from reverie.train.objectives import parse_weight
 
 P = rv.process.vp("linear")
 T = torch.tensor([0.05, 0.3, 0.6, 0.95], dtype=torch.float64)
@@ -120,7 +122,91 @@ def test_property_times_stay_inside_and_fall_with_u(mean: float, std: float, see
     assert (t.diff() <= 0).all()
 
 
+@pytest.mark.parametrize("process", [rv.process.flow(), P])
+def test_times_follow_the_logit_normal_law(process: rv.process.Process) -> None:
+    u = stratified(torch.full((2000,), 0.5))
+    t = times(process, u, "logit-normal", -0.3, 0.8)
+    lo, hi = (scipy.special.logit(end) for end in (process.t_min, process.t_max))
+    law = scipy.stats.truncnorm((lo + 0.3) / 0.8, (hi + 0.3) / 0.8, -0.3, 0.8)
+    assert torch.allclose(t, torch.tensor(scipy.special.expit(law.ppf(u.numpy()))), atol=1e-9)
+
+
+def test_identity_for_the_flow_logit_normal_is_normal_in_lam() -> None:
+    """lam = log((1 - t) / t) = -logit(t): the laws are mirrored."""
+    u = stratified(torch.full((99,), 0.5))
+    a = times(rv.process.flow(), u, "logit-normal", 0.5, 1.2)
+    b = times(rv.process.flow(), 1 - u, "normal-lam", -0.5, 1.2)
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def _snr() -> torch.Tensor:
+    return (P.alpha(T) / P.sigma(T)) ** 2
+
+
+def test_oracle_weights_of_the_x0_error() -> None:
+    s = 1 / _snr().sqrt()
+    torch.testing.assert_close(edm_weight(P, T, 0.5), (s**2 + 0.25) / (s * 0.5) ** 2)
+    torch.testing.assert_close(min_snr_weight(P, T, 5.0), _snr().clamp(max=5.0))
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_oracle_min_snr_of_each_type(gamma: float) -> None:
+    """The weights of Hang et al. 2023, section 3.4 and appendix."""
+    snr = _snr()
+    want = {"x0": snr.clamp(max=gamma), "eps": snr.clamp(max=gamma) / snr, "v": snr.clamp(max=gamma) / (snr + 1)}
+    for kind, value in want.items():
+        torch.testing.assert_close(weights(rv.Model(lambda x, t: x, P, kind), T, f"min-snr:{gamma}"), value)
+
+
+def test_limit_a_large_gamma_weights_the_error_of_eps() -> None:
+    torch.testing.assert_close(weights(rv.Model(lambda x, t: x, P, "eps"), T, "min-snr:1e9"), torch.ones(4).double())
+
+
+def test_identity_edm_is_one_for_its_own_type_and_for_v_at_unit_variance() -> None:
+    edm = rv.process.edm()
+    t = torch.tensor([0.01, 0.5, 3.0, 60.0], dtype=torch.float64)
+    own = rv.Model(lambda x, t: x, edm, rv.model.Target.edm(0.7))
+    torch.testing.assert_close(weights(own, t, "edm:0.7"), torch.ones(4).double())
+    torch.testing.assert_close(weights(rv.Model(lambda x, t: x, P, "v"), T, "edm:1"), torch.ones(4).double())
+    assert weights(own, t) is None
+
+
+@pytest.mark.parametrize("rule", ["edm:0.5", "min-snr:5"])
+def test_identity_a_weighted_loss_is_that_of_x0_whatever_the_type(rule: str) -> None:
+    x0, noise = _batch()
+    as_v = rv.Model(lambda x, label: torch.sin(x), P, "v")
+    as_x0 = rv.Model(lambda x, label: as_v(x, T).x0, P, "x0")
+    a, b = (denoising(m, x0, T, noise, weight=weights(m, T, rule)) for m in (as_v, as_x0))
+    assert a.dtype == torch.float32
+    assert a.item() == pytest.approx(b.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ("min_snr", "unknown weight 'min_snr'; did you mean 'min-snr'"),
+        ("", "unknown weight ''"),
+        ("min-snr:", "a weight is none, edm:DATA or min-snr:GAMMA with a positive number, got 'min-snr:'"),
+        ("min-snr:five", "got 'min-snr:five'"),
+        ("min-snr:-5", "got 'min-snr:-5'"),
+        ("edm:0", "got 'edm:0'"),
+        ("edm:inf", "got 'edm:inf'"),
+        ("none:1", "got 'none:1'"),
+    ],
+)
+def test_weights_refuse(weight: str, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message) as caught:
+        parse_weight(weight)
+    assert isinstance(caught.value, UnknownNameError) == message.startswith("unknown")
+
+
 def test_times_refuse() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"'logit-normal' is for times between 0 and 1, .* 0\.002 to 80; take 'normal-lam'"
+    ):
+        times(rv.process.edm(), torch.rand(3), "logit-normal")
+    with pytest.raises(ArgumentError, match=r"logit\(t\) must be positive, got 0"):
+        times(rv.process.flow(), torch.rand(3), "logit-normal", 0.0, 0.0)
     u = torch.rand(3)
     with pytest.raises(UnknownNameError, match="normal-lam"):
         times(P, u, "normal-lamm")

@@ -32,6 +32,8 @@ def test_a_file_is_read_and_text_numbers_are_numbers(tmp_path: Path) -> None:
         ({"augment": {"shfit": 1}}, r"did you mean 'augment\.shift'"),
         ({"task": "denoise"}, "unknown task 'denoise'; did you mean 'denoising'"),
         ({"times": {"law": "normal"}}, "unknown law of times 'normal'"),
+        ({"weight": "min_snr:5"}, "unknown weight 'min_snr:5'; did you mean 'min-snr'"),
+        ({"precision": "bf16"}, "unknown precision 'bf16'; did you mean 'bfloat16'"),
     ],
 )
 def test_unknown_names_come_with_the_nearest(spec: dict, message: str) -> None:
@@ -64,6 +66,14 @@ def test_unknown_names_come_with_the_nearest(spec: dict, message: str) -> None:
         ({"times": 3}, "times must be a mapping"),
         ({"augment": {"shift": -1}}, r"'augment\.shift' must be at least 0"),
         ({"augment": {"scale": 1}}, r"'augment\.scale' must be below 1"),
+        (
+            {"weight": "min-snr:0"},
+            "a weight is none, edm:DATA or min-snr:GAMMA with a positive number, got 'min-snr:0'",
+        ),
+        ({"weight": 5}, "'weight' must be of type str, got 5"),
+        ({"weight": "edm", "task": "classification"}, "'weight' must be 'none' for classification, got 'edm'"),
+        ({"accumulate": 0}, "'accumulate' must be at least 1, got 0"),
+        ({"kl": -1}, "'kl' must be at least 0, got -1"),
     ],
 )
 def test_values_are_checked_field_by_field(spec: dict, message: str) -> None:

@@ -20,7 +20,7 @@ import reverie as rv
 from reverie.base import ArgumentError, FileError, NonFiniteError, UnknownNameError
 from reverie.data import digits
 from reverie.nets import UNet, read_tensors
-from reverie.train import Recipe, checkpoint, ema, train, trainer
+from reverie.train import Augment, Recipe, Step, ema, engine, states, train, trainer
 from reverie.train.tasks import Task, task
 
 KILLED = """
@@ -47,7 +47,7 @@ def _files(folder: Path) -> tuple[bytes, bytes, list[dict]]:
     log = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     for line in log:
         del line["seconds"]
-    return (folder / "tiny.safetensors").read_bytes(), checkpoint.checkpoints(folder)[-1].read_bytes(), log
+    return (folder / "tiny.safetensors").read_bytes(), states.checkpoints(folder)[-1].read_bytes(), log
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_while_saving_it_resumes_with_the_same_bits(tmp_path: Path, whole: Path, tiny: Recipe) -> None:
     run = subprocess.run([sys.executable, "-c", KILLED, repr(TINY), str(tmp_path)], capture_output=True, timeout=120)
     assert run.returncode == -signal.SIGKILL, run.stderr.decode()
-    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == ["checkpoint-00000003.safetensors"]
+    assert [p.name for p in states.checkpoints(tmp_path)] == ["checkpoint-00000003.safetensors"]
     assert list(tmp_path.glob(".checkpoint-*.tmp")), "the kill did not fall into a save"
     train(tiny, tmp_path, quiet=True)
     assert _files(tmp_path) == _files(whole)
@@ -75,7 +75,7 @@ def test_interrupted_it_saves_says_how_to_resume_and_does(
 ) -> None:
     update = ema.update
 
-    def interrupted(average: dict, net: torch.nn.Module, step: int, decay: float) -> None:
+    def interrupted(average: dict, net: dict, step: int, decay: float) -> None:
         if step == 4:
             signal.raise_signal(stop)
         update(average, net, step, decay)
@@ -105,20 +105,20 @@ def test_another_seed_is_another_training(tmp_path: Path, whole: Path, tiny: Rec
 
 def test_finished_it_has_nothing_to_do_and_anew_it_does_all(tmp_path: Path, whole: Path, tiny: Recipe) -> None:
     train(tiny, tmp_path, quiet=True)
-    stamp = checkpoint.checkpoints(tmp_path)[-1].stat().st_mtime_ns
+    stamp = states.checkpoints(tmp_path)[-1].stat().st_mtime_ns
     assert train(tiny, tmp_path, quiet=True).steps == 8
-    assert checkpoint.checkpoints(tmp_path)[-1].stat().st_mtime_ns == stamp
+    assert states.checkpoints(tmp_path)[-1].stat().st_mtime_ns == stamp
     train(tiny, tmp_path, quiet=True, resume=False)
-    assert checkpoint.checkpoints(tmp_path)[-1].stat().st_mtime_ns != stamp
+    assert states.checkpoints(tmp_path)[-1].stat().st_mtime_ns != stamp
     assert _files(tmp_path) == _files(whole)
 
 
 def test_the_model_it_writes_is_the_average_in_half(whole: Path) -> None:
     card = json.loads((whole / "tiny.json").read_text())
     weights, _ = read_tensors(whole / "tiny.safetensors")
-    last, _ = read_tensors(checkpoint.checkpoints(whole)[-1])
-    assert all(torch.equal(v, last[f"ema/{k}"].half()) for k, v in weights.items())
-    assert any(not torch.equal(last[f"ema/{k}"], last[f"net/{k}"]) for k in weights)
+    last, _ = read_tensors(states.checkpoints(whole)[-1])
+    assert all(torch.equal(v, last[f"net/average/{k}"].half()) for k, v in weights.items())
+    assert any(not torch.equal(last[f"net/average/{k}"], last[f"net/weights/{k}"]) for k in weights)
     net = UNet(**card["net"]["args"])
     net.load_state_dict(weights)
     assert (card["format"], card["kind"], card["predicts"], card["label"]) == (1, "reverie-model", "v", "lam")
@@ -140,28 +140,29 @@ def test_oracle_its_step_is_adamws(tmp_path: Path, tiny: Recipe) -> None:
     """Two steps against the update written out: m and v from the gradient, weight decay apart."""
     recipe = dataclasses.replace(tiny, steps=2, ema=0.0, clip=1e9, decay=0.1)
     train(recipe, tmp_path, quiet=True)
-    got, _ = read_tensors(checkpoint.checkpoints(tmp_path)[-1])
+    got, _ = read_tensors(states.checkpoints(tmp_path)[-1])
     with torch.random.fork_rng():
-        trainer._seed(recipe, -1)
+        torch.manual_seed(recipe.seed)
         work = task(recipe)
         state = {k: (torch.zeros_like(p), torch.zeros_like(p)) for k, p in work.net.named_parameters()}
         for step in range(2):
-            trainer._seed(recipe, step)
+            engine._seed(Step(step, seed=recipe.seed), 0)
             work.net.zero_grad()
-            work.loss(step).backward()
-            rate = trainer._rate(recipe, step)
+            work.loss(Step(step)).backward()
+            rate = trainer._player(recipe, work).rate_at(step, 2)
             for k, p in work.net.named_parameters():
                 m, v = state[k] = (0.9 * state[k][0] + 0.1 * p.grad, 0.999 * state[k][1] + 0.001 * p.grad**2)
                 hat = m / (1 - 0.9 ** (step + 1)) / ((v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
                 p.data = p.data * (1 - rate * 0.1) - rate * hat
     for k, p in work.net.named_parameters():
         sure = p.grad.abs() > 1e-5  # elsewhere m / sqrt(v) is a ratio of rounding errors
-        torch.testing.assert_close(got[f"net/{k}"][sure], p.data[sure], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(got[f"net/weights/{k}"][sure], p.data[sure], rtol=1e-4, atol=1e-6)
 
 
 def test_the_rate_rises_and_falls(tiny: Recipe) -> None:
     recipe = dataclasses.replace(tiny, steps=100, warmup=10, rate=2.0)
-    rates = [trainer._rate(recipe, s) for s in range(100)]
+    player = trainer._player(recipe, task(tiny))
+    rates = [player.rate_at(s, 100) for s in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (s + 1) for s in range(10)])
     assert rates[55] == pytest.approx(1.0)
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
@@ -192,11 +193,34 @@ def test_dropped_classes_are_told_as_null(tiny: Recipe, monkeypatch: pytest.Monk
     monkeypatch.setattr(UNet, "forward", lambda self, x, label, class_labels: told.append(class_labels) or x * 0)
     for drop in (0.0, 0.3):
         work = task(dataclasses.replace(tiny, drop=drop, batch=1442))
-        work.loss(0)
+        work.loss(Step(0))
     assert not (told[0] == 10).any()
     kept = told[1] != 10
     assert torch.equal(told[1][kept], told[0][kept])
     assert (~kept).double().mean().item() == pytest.approx(0.3, abs=0.05)
+
+
+def test_a_weight_of_the_recipe_reaches_the_loss(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[tuple] = []
+    monkeypatch.setattr("reverie.train.tasks.denoising", lambda *a: got.append(a) or a[1].mean())
+    task(tiny).loss(Step(0))
+    task(dataclasses.replace(tiny, weight="min-snr:5")).loss(Step(0, 1, 2))
+    assert got[0][-1] is None
+    model, x0, t, *_, weight = got[1]
+    assert len(x0) == 4
+    snr = (2 * model.process.lam(t)).exp()
+    torch.testing.assert_close(weight, snr.clamp(max=5) / (snr + 1))
+
+
+def test_parts_of_a_recipes_batch_are_the_whole_batch(tmp_path: Path, tiny: Recipe) -> None:
+    net = {"name": "unet", "args": dict(tiny.net["args"]) | {"dropout": 0.0}}
+    one = dataclasses.replace(tiny, net=net, augment=Augment(shift=0.5))
+    got = [
+        read_tensors(train(dataclasses.replace(one, accumulate=n), tmp_path / str(n), quiet=True).weights)[0]
+        for n in (1, 2)
+    ]
+    for name, value in got[0].items():
+        torch.testing.assert_close(got[1][name], value, rtol=1e-2, atol=2e-3)
 
 
 def test_held_out_figures_use_held_out_data_only(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,15 +237,15 @@ def test_a_truncated_checkpoint_is_named_and_the_previous_one_survives(
     tmp_path: Path, tiny: Recipe, whole: Path
 ) -> None:
     train(tiny, tmp_path, quiet=True)
-    previous, newest = checkpoint.checkpoints(tmp_path)
+    previous, newest = states.checkpoints(tmp_path)
     newest.write_bytes(newest.read_bytes()[:-100])
     with pytest.raises(FileError, match=r"checkpoint-00000008.*truncated.*resumes from checkpoint-00000006"):
         train(tiny, tmp_path, quiet=True)
     newest.unlink()
     train(tiny, tmp_path, quiet=True)
     assert _files(tmp_path) == _files(whole)
-    previous = checkpoint.checkpoints(tmp_path)[0]
-    checkpoint.checkpoints(tmp_path)[1].unlink()
+    previous = states.checkpoints(tmp_path)[0]
+    states.checkpoints(tmp_path)[1].unlink()
     previous.write_bytes(b"")
     with pytest.raises(FileError, match="the training starts anew"):
         train(tiny, tmp_path, quiet=True)
@@ -240,7 +264,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, tiny: Recipe
     with pytest.MonkeyPatch.context() as patch:
         update, limit = ema.update, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-        def fills(average: dict, net: torch.nn.Module, step: int, decay: float) -> None:
+        def fills(average: dict, net: dict, step: int, decay: float) -> None:
             if step == 5:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))
             update(average, net, step, decay)
@@ -251,7 +275,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, tiny: Recipe
                 train(tiny, tmp_path, quiet=True)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == ["checkpoint-00000003.safetensors"]
+    assert [p.name for p in states.checkpoints(tmp_path)] == ["checkpoint-00000003.safetensors"]
     train(tiny, tmp_path, quiet=True)
     assert _files(tmp_path) == _files(whole)
 
@@ -264,9 +288,9 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights(
         return dataclasses.replace(work, loss=lambda step: work.loss(step) * (math.nan if step == 4 else 1.0))
 
     monkeypatch.setattr(trainer, "task", spoiled)
-    with pytest.raises(NonFiniteError, match="loss of step 4 is nan"):
+    with pytest.raises(NonFiniteError, match=r"loss of 'net' in step 4 is nan.*lower its rate"):
         train(tiny, tmp_path, quiet=True)
-    tensors, _ = read_tensors(checkpoint.checkpoints(tmp_path)[-1])
+    tensors, _ = read_tensors(states.checkpoints(tmp_path)[-1])
     assert all(v.isfinite().all() for v in tensors.values())
 
 
@@ -292,9 +316,9 @@ def test_figures_are_taken_without_dropout_and_of_the_average(
     assert [(kind, training) for kind, training, _ in seen] == [
         *[("loss", True)] * 4, ("check", False), ("loss", True), ("check", False), ("check", False),
     ]  # fmt: skip
-    last, _ = read_tensors(checkpoint.checkpoints(tmp_path)[-1])
-    assert torch.equal(seen[-2][2], last["ema/last.weight"])
-    assert torch.equal(seen[-1][2], last["ema/last.weight"].half().float())
+    last, _ = read_tensors(states.checkpoints(tmp_path)[-1])
+    assert torch.equal(seen[-2][2], last["net/average/last.weight"])
+    assert torch.equal(seen[-1][2], last["net/average/last.weight"].half().float())
     assert not torch.equal(seen[4][2], seen[5][2]), "training went on from the average"
 
 

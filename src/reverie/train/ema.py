@@ -7,6 +7,8 @@ The ramp forgets the random start: with a decay of 0.999 from the first step, ha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -23,12 +25,14 @@ def decay_at(step: int, decay: float) -> float:
 
 
 @torch.no_grad()
-def update(average: dict[str, Tensor], net: nn.Module, step: int, decay: float) -> None:
-    """Move `average`, tensors by the names of `net.state_dict()`, towards the weights after optimiser step `step`;
-    buffers are copied.
+def update(average: Mapping[str, Tensor], values: nn.Module | Mapping[str, Tensor], step: int, decay: float) -> None:
+    """Move `average` towards the values after optimiser step `step`; what is no floating-point number is copied.
+
+    Args:
+        average: tensors by name. values: the current ones by the same names, or a module for its state. step: from 0. decay: in [0, 1).
     """
     weight = 1 - decay_at(step, decay)
-    for name, value in net.state_dict().items():
+    for name, value in (values.state_dict() if isinstance(values, nn.Module) else values).items():
         if value.is_floating_point():
             average[name].lerp_(value, weight)
         else:

@@ -66,12 +66,14 @@ class Recipe:
         name: of the model and its files. task: "denoising", "classification" or "autoencoding". data: "digits" or "shapes".
         net: {"name": ..., "args": {...}}. process: a process's spec, {"name": ..., ...}.
         predicts, label: as `reverie.Model` takes them. drop: probability, in [0, 1), of training on the null class.
-        times: the law of training times. augment: random changes of the pictures.
+        times: the law of training times. weight: of the x0-error, "none" (the network's own error), "edm:DATA" or "min-snr:GAMMA", see `objectives`.
+        augment: random changes of the pictures.
         steps, batch: optimiser steps, and pictures a step. seed: of everything random, in [0, 2^32).
         rate, decay: AdamW's highest learning rate and its weight decay. warmup: steps to reach the rate; it then falls
             as a cosine to 0.
         clip: largest norm of the gradient. ema: decay of the average of the weights, in [0, 1).
-        kl: weight of an autoencoder's divergence. precision: of the network's arithmetic in training, "float32" or "bfloat16" (autocast).
+        kl: weight of an autoencoder's divergence. precision: of the network's arithmetic in training, "float32", "bfloat16" or "float16"
+            (autocast). accumulate: parts in which a process takes its share of a batch.
         sampling: how the finished model is best sampled, as `reverie.Model` takes it; goes into its card.
         save_every, check_every: steps between checkpoints, and between measurements on held-out data.
 
@@ -88,6 +90,7 @@ class Recipe:
     label: str = "lam"
     drop: float = 0.1
     times: Times = field(default_factory=Times)
+    weight: str = "none"
     augment: Augment = field(default_factory=Augment)
     steps: int = 10000
     batch: int = 256
@@ -99,12 +102,13 @@ class Recipe:
     ema: float = 0.999
     kl: float = 3e-4
     precision: str = "float32"
+    accumulate: int = 1
     sampling: Mapping[str, Any] = field(default_factory=dict)
     save_every: int = 500
     check_every: int = 250
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every", "check_every"):
+        for name in ("steps", "batch", "accumulate", "save_every", "check_every"):
             _check(getattr(self, name) >= 1, "at least 1", name, getattr(self, name))
         for name in ("drop", "ema"):
             _check(0 <= getattr(self, name) < 1, "in [0, 1)", name, getattr(self, name))
@@ -124,7 +128,11 @@ class Recipe:
             )
         extra = sorted(set(self.sampling) - {"solver", "grid", "end"})
         _check(not extra, "a mapping of solver, grid and end", "sampling", dict(self.sampling))
-        tasks, precisions = ("denoising", "classification", "autoencoding"), ("float32", "bfloat16")
+        from reverie.train.objectives import parse_weight
+
+        parse_weight(self.weight)
+        _check(self.weight == "none" or self.task == "denoising", f"'none' for {self.task}", "weight", self.weight)
+        tasks, precisions = ("denoising", "classification", "autoencoding"), ("float32", "bfloat16", "float16")
         if self.task not in tasks:
             raise unknown("task", self.task, tasks)
         if self.precision not in precisions:

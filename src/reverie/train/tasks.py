@@ -4,7 +4,7 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from reverie.nets import NETS, build
 from reverie.process import from_spec
 from reverie.train.autoencoder import autoencoding, psnr
 from reverie.train.batches import augmented, rows
-from reverie.train.objectives import classification, denoising, stratified, times
+from reverie.train.objectives import classification, denoising, stratified, times, weights
+from reverie.train.players import Step
 from reverie.train.recipe import Recipe
 
 __all__ = ["Task", "task"]
@@ -37,12 +38,12 @@ class Task:
     """A training made concrete; all of it a pure function of the recipe.
 
     Attributes:
-        net: with fresh weights. loss: step -> scalar loss of `net`. check: figures of `net` on held-out data.
+        net: with fresh weights. loss: step (and part of its batch) -> scalar loss of `net`. check: figures of `net` on held-out data.
         card: what the model file says beside the weights.
     """
 
     net: nn.Module
-    loss: Callable[[int], Tensor]
+    loss: Callable[[Step], Tensor]
     check: Callable[[], dict[str, float]]
     card: dict[str, Any]
 
@@ -64,6 +65,10 @@ def task(recipe: Recipe) -> Task:
     return make(recipe, net, load("train"), load("heldout"))
 
 
+def _device(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
+
+
 def _args(recipe: Recipe, net: nn.Module) -> dict[str, Any]:
     """What the network is built from again: its own words, or the recipe's."""
     own = getattr(net, "config", None)
@@ -83,12 +88,13 @@ def _card(recipe: Recipe, net: nn.Module, kind: str, classes: int) -> dict[str, 
 
 
 def _classification(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> Task:
-    def loss(step: int) -> Tensor:
-        pick = rows(recipe.seed, step, recipe.batch, len(train[0]))
-        return classification(net, augmented(train[0][pick], recipe.augment, recipe.seed, step), train[1][pick])
+    def loss(step: Step) -> Tensor:
+        pick, part = rows(recipe.seed, int(step), recipe.batch, len(train[0])), list(step.slots(recipe.batch))
+        x, device = augmented(train[0][pick], recipe.augment, recipe.seed, int(step)), _device(net)
+        return classification(net, x[part].to(device), train[1][pick][part].to(device))
 
     def check() -> dict[str, float]:
-        logits = net(held[0])
+        logits = net(held[0].to(_device(net))).cpu()
         right = (logits.argmax(1) == held[1]).double().mean().item()
         return {"heldout": nn.functional.cross_entropy(logits, held[1]).item(), "accuracy": right}
 
@@ -103,14 +109,14 @@ def _autoencoding(recipe: Recipe) -> Task:
     with torch.no_grad():
         latent = tuple(net.encode(held[:1]).latent_dist.mean.shape[1:])  # type: ignore[operator]
 
-    def loss(step: int) -> Tensor:
-        x, _ = shapes(range(step * recipe.batch, (step + 1) * recipe.batch), seed=recipe.seed)
-        eps = noise.normal(latent, index=range(recipe.batch), stage=step, stream=TRAIN)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            return autoencoding(net, x, eps, recipe.kl)
+    def loss(step: Step) -> Tensor:
+        slots = step.slots(recipe.batch)
+        x, _ = shapes([step * recipe.batch + slot for slot in slots], seed=recipe.seed)
+        eps = noise.normal(latent, index=slots, stage=int(step), stream=TRAIN)
+        return autoencoding(net, x.to(_device(net)), eps.to(_device(net)), recipe.kl)
 
     def check() -> dict[str, float]:
-        return {"psnr": psnr(net, held)}
+        return {"psnr": psnr(net, held.to(_device(net)))}
 
     return Task(net, loss, check, _card(recipe, net, "reverie-autoencoder", 0) | {"latent": list(latent)})
 
@@ -122,17 +128,20 @@ def _denoising(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor], hel
     )
     law, noise = recipe.times, Noise(recipe.seed)
 
-    def sample(x0: Tensor, labels: Tensor, step: int, drop: float) -> Tensor:
+    def sample(x0: Tensor, labels: Tensor, step: int, drop: float, part: Sequence[int] | None = None) -> Tensor:
         slots = range(len(x0))
         u = noise.uniform((2,), index=slots, stage=step, stream=TRAIN)
         eps = noise.normal(tuple(x0.shape[1:]), index=slots, stage=step, stream=TRAIN)
         t = times(model.process, stratified(u[:, 0]), law.law, law.mean, law.std)
-        cond = {"class_labels": torch.where(u[:, 1] < drop, classes, labels)}
-        return denoising(model, x0, t, eps, cond)
+        told = torch.where(u[:, 1] < drop, classes, labels)
+        of, device = list(slots if part is None else part), _device(net)
+        x0, t, eps, told = (v[of].to(device) for v in (x0, t, eps, told))
+        return denoising(model, x0, t, eps, {"class_labels": told}, weights(model, t, recipe.weight))
 
-    def loss(step: int) -> Tensor:
-        pick = rows(recipe.seed, step, recipe.batch, len(train[0]))
-        return sample(augmented(train[0][pick], recipe.augment, recipe.seed, step), train[1][pick], step, recipe.drop)
+    def loss(step: Step) -> Tensor:
+        pick = rows(recipe.seed, int(step), recipe.batch, len(train[0]))
+        x = augmented(train[0][pick], recipe.augment, recipe.seed, int(step))
+        return sample(x, train[1][pick], int(step), recipe.drop, step.slots(recipe.batch))
 
     def check() -> dict[str, float]:
         size = len(held[0])
