@@ -195,7 +195,7 @@ class _Run:
         began, figures = time.monotonic(), self._check() if done == self.steps else dict[str, float]()
         with stop_signals() as stop, Progress(name, self.steps, done, quiet or not self.main) as bar:
             if done:
-                bar.say(f"resumed at step {done}")
+                bar.say(f"resumed from {states.checkpoints(self.folder)[-1]} at step {done}")
             for step in range(done, self.steps):
                 self.said |= self._shared(self._step(step))
                 done = step + 1
