@@ -63,8 +63,9 @@ class Recipe:
     """A training: what is trained, on what, how.
 
     Args:
-        name: of the model and its files. task: "denoising", "classification" or "autoencoding". data: "digits" or "shapes".
-        net: {"name": ..., "args": {...}}. process: a process's spec, {"name": ..., ...}.
+        name: of the model and its files. task: "denoising", "classification", "autoencoding" or "text-to-image". data: "digits" or "shapes".
+        net: {"name": ..., "args": {...}}; of a text-to-image model "unet-2d-condition".
+        process: a process's spec, {"name": ..., ...}; of a text-to-image model "scaled-linear" with beta_start, beta_end and labels.
         predicts, label: as `reverie.Model` takes them. drop: probability, in [0, 1), of training on the null class.
         times: the law of training times. weight: of the x0-error, "none" (the network's own error), "edm:DATA" or "min-snr:GAMMA", see `objectives`.
         augment: random changes of the pictures.
@@ -75,7 +76,9 @@ class Recipe:
         kl: weight of an autoencoder's divergence. precision: of the network's arithmetic in training, "float32", "bfloat16" or "float16"
             (autocast). accumulate: parts in which a process takes its share of a batch.
         sampling: how the finished model is best sampled, as `reverie.Model` takes it; goes into its card.
-        save_every, check_every: steps between checkpoints, and between measurements on held-out data.
+        vae: a text-to-image model's autoencoder, the path of its card, weights or folder. scenes: how many are drawn for it, and encoded once.
+        text: its text encoder, fields of transformers' `CLIPTextConfig`, and `length`, the tokens of a prompt.
+        save_every, check_every, picture_every: steps between checkpoints, measurements on held-out data, and sheets of samples (0: none).
 
     Raises:
         ArgumentError: a field out of its range, named with its value.
@@ -100,22 +103,26 @@ class Recipe:
     warmup: int = 200
     clip: float = 1.0
     ema: float = 0.999
-    kl: float = 3e-4
+    kl: float = 1e-5
     precision: str = "float32"
     accumulate: int = 1
     sampling: Mapping[str, Any] = field(default_factory=dict)
     save_every: int = 500
     check_every: int = 250
+    vae: str = ""
+    scenes: int = 60000
+    text: Mapping[str, Any] = field(default_factory=dict)
+    picture_every: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "save_every", "check_every"):
+        for name in ("steps", "batch", "accumulate", "save_every", "check_every", "scenes"):
             _check(getattr(self, name) >= 1, "at least 1", name, getattr(self, name))
         for name in ("drop", "ema"):
             _check(0 <= getattr(self, name) < 1, "in [0, 1)", name, getattr(self, name))
         for name in ("rate", "clip"):
             value = getattr(self, name)
             _check(value > 0 and math.isfinite(value), "positive", name, value)
-        for name in ("decay", "warmup", "kl"):
+        for name in ("decay", "warmup", "kl", "picture_every"):
             _check(getattr(self, name) >= 0, "at least 0", name, getattr(self, name))
         _check(0 <= self.seed < 2**32, "in [0, 2^32)", "seed", self.seed)
         _check(self.name != "" and "/" not in self.name, "a file name", "name", self.name)
@@ -131,12 +138,45 @@ class Recipe:
         from reverie.train.objectives import parse_weight
 
         parse_weight(self.weight)
-        _check(self.weight == "none" or self.task == "denoising", f"'none' for {self.task}", "weight", self.weight)
-        tasks, precisions = ("denoising", "classification", "autoencoding"), ("float32", "bfloat16", "float16")
+        weighted = self.weight == "none" or self.task in ("denoising", "text-to-image")
+        _check(weighted, f"'none' for {self.task}", "weight", self.weight)
+        tasks = ("denoising", "classification", "autoencoding", "text-to-image")
+        precisions = ("float32", "bfloat16", "float16")
         if self.task not in tasks:
             raise unknown("task", self.task, tasks)
         if self.precision not in precisions:
             raise unknown("precision", self.precision, precisions)
+        self._check_text()
+
+    def _check_text(self) -> None:
+        """What a text-to-image model needs, and others have no use for."""
+        if self.task != "text-to-image":
+            for name in ("vae", "text", "picture_every"):
+                _check(not getattr(self, name), f"left out for {self.task}", name, getattr(self, name))
+            return
+        _check(self.vae != "", "the path of an autoencoder", "vae", self.vae)
+        _check(self.data == "shapes", "'shapes' for text-to-image", "data", self.data)
+        _check(
+            self.label == "t", "'t' for text-to-image: a U-Net of Stable Diffusion is told labels", "label", self.label
+        )
+        _check(self.predicts in ("v", "eps"), "'v' or 'eps' for text-to-image", "predicts", self.predicts)
+        _check(
+            self.augment == Augment(),
+            "left out for text-to-image: captions would no longer be true",
+            "augment",
+            self.augment,
+        )
+        net, process = self.net["name"], dict(self.process)
+        _check(net == "unet-2d-condition", "'unet-2d-condition' for text-to-image", "net.name", net)
+        _check(process["name"] == "scaled-linear", "'scaled-linear' for text-to-image", "process.name", process["name"])
+        for key in process:
+            if key not in (known := ("name", "beta_start", "beta_end", "labels")):
+                raise unknown("recipe key", f"process.{key}", [f"process.{k}" for k in known])
+        for key in ("beta_start", "beta_end"):
+            value = process.get(key, 0.01)
+            _check(
+                isinstance(value, int | float) and 0 < value < 1, "a number between 0 and 1", f"process.{key}", value
+            )
 
     def spec(self) -> dict[str, Any]:
         """As plain JSON-able values; `Recipe.of` takes them back."""
@@ -183,7 +223,7 @@ def _build(cls: type, spec: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _value(kind: str, name: str, value: Any) -> Any:
-    if kind not in _TYPES:  # net and process
+    if kind not in _TYPES:  # net, process, text and sampling
         _check(isinstance(value, Mapping), "a mapping", name, value)
         return dict(value)
     if kind == "float" and isinstance(value, int | str) and not isinstance(value, bool):
@@ -201,7 +241,7 @@ def recipes() -> list[str]:
     """The names of the recipes that come with the package.
 
     >>> recipes()
-    ['digits', 'digits-judge', 'shapes-vae']
+    ['digits', 'digits-judge', 'shapes', 'shapes-vae']
     """
     folder = resources.files("reverie.train") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))

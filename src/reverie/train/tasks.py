@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,17 +40,23 @@ class Task:
 
     Attributes:
         net: with fresh weights. loss: step (and part of its batch) -> scalar loss of `net`. check: figures of `net` on held-out data.
-        card: what the model file says beside the weights.
+        card: what the model file says beside the weights. pictures: samples `(N, C, H, W)` of `net` in [-1, 1], for a sheet along the way.
+        write: writes `net` and its card as a folder in Stable Diffusion's layout, for a model that is more than one file.
     """
 
     net: nn.Module
     loss: Callable[[Step], Tensor]
     check: Callable[[], dict[str, float]]
     card: dict[str, Any]
+    pictures: Callable[[], Tensor] | None = None
+    write: Callable[[Path, dict[str, Any]], None] | None = None
 
 
-def task(recipe: Recipe) -> Task:
+def task(recipe: Recipe, folder: Path | None = None, say: Callable[[str], None] = lambda text: None) -> Task:
     """The task of a recipe; weights are drawn from torch's global generator.
+
+    Args:
+        folder: where what is computed once is kept (the latents of a text-to-image model). say: is told how that comes along.
 
     Raises:
         UnknownNameError: data or a network of an unknown name. ArgumentError: what its network, process or model
@@ -57,6 +64,8 @@ def task(recipe: Recipe) -> Task:
     """
     if recipe.task == "autoencoding":
         return _autoencoding(recipe)
+    if recipe.task == "text-to-image":
+        return _text_to_image(recipe, folder, say)
     if recipe.data not in DATA_SETS:
         raise unknown("data set", recipe.data, DATA_SETS)
     load = DATA_SETS[recipe.data]
@@ -119,6 +128,22 @@ def _autoencoding(recipe: Recipe) -> Task:
         return {"psnr": psnr(net, held.to(_device(net)))}
 
     return Task(net, loss, check, _card(recipe, net, "reverie-autoencoder", 0) | {"latent": list(latent)})
+
+
+def _text_to_image(recipe: Recipe, folder: Path | None, say: Callable[[str], None]) -> Task:
+    from reverie.train.text import TextToImage
+
+    made = TextToImage(recipe, folder, say)
+    card = {
+        "format": 1,
+        "kind": "reverie-pipeline",
+        "name": recipe.name,
+        "data": recipe.data,
+        "autoencoder": made.digest,
+        "sampling": dict(recipe.sampling),
+        "recipe": recipe.spec(),
+    }
+    return Task(made.net, made.loss, made.check, card, made.pictures, made.write)
 
 
 def _denoising(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> Task:

@@ -10,6 +10,7 @@ training that was killed and resumed ends with the same bits as one that was not
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ def train(
     quiet: bool = False,
 ) -> Trained:
     """Train what a recipe says and write the model: `NAME.safetensors` (averaged weights, half precision) and
-    `NAME.json`.
+    `NAME.json`; of a text-to-image model the folder `NAME` in Stable Diffusion's layout.
 
     Checkpoints and a log (`train.jsonl`, a line each `check_every` steps) go to the same folder. Ctrl-C saves a
     checkpoint first.
@@ -84,22 +85,32 @@ def train(
     folder = Path("runs") / recipe.name if out is None else Path(out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        work = task(recipe)
+        kept = () if recipe.task != "text-to-image" else (folder, _unsaid if quiet else _said)  # where latents are kept
+        work = task(recipe, *kept)
         objective = Objective(
             {"net": _player(recipe, work)},
             lambda players, batch, step: {"net": work.loss(step)},
             lambda players, step: None,
             lambda players: work.check(),
+            (lambda players: pictures()) if (pictures := work.pictures) is not None else None,
         )
         fitted = fit(
             objective, folder, recipe.steps, name=recipe.name, seed=recipe.seed, accumulate=recipe.accumulate, precision=recipe.precision,
             spec=_fixed(recipe), defaults=_fixed(Recipe(recipe.name)), save_every=recipe.save_every, check_every=recipe.check_every,
-            resume=resume, quiet=quiet,
+            picture_every=recipe.picture_every, resume=resume, quiet=quiet,
         )  # fmt: skip
         return _export(recipe, folder, work, fitted.averages["net"], fitted.main)
 
 
-_FREE = ("save_every", "check_every", "sampling")
+def _said(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _unsaid(text: str) -> None:
+    pass
+
+
+_FREE = ("save_every", "check_every", "picture_every", "sampling")
 """Fields that do not change the weights."""
 
 
@@ -129,6 +140,15 @@ def _export(recipe: Recipe, folder: Path, work: Task, average: Mapping[str, Tens
     work.net.eval()
     with torch.no_grad():
         figures = work.check()
+    if work.write is not None:
+        card = work.card | {"steps": recipe.steps, "figures": figures}
+        place = folder / recipe.name
+        if main:
+            work.write(place, card)
+        work.net.load_state_dict(own)
+        return Trained(
+            folder, place / "unet" / "diffusion_pytorch_model.safetensors", place / "card.json", recipe.steps, figures
+        )
     work.net.load_state_dict(own)
     weights, text, card = folder / f"{recipe.name}.safetensors", folder / f"{recipe.name}.json", work.card
     header = {"kind": card["kind"], "format": card["format"], "card": text.name}

@@ -1,0 +1,466 @@
+"""Text-to-image pipelines in Stable Diffusion's own layout: a tokenizer, a text encoder, a U-Net, an autoencoder and a scheduler.
+
+A folder holds one sub-folder a part and `model_index.json`, which diffusers' `StableDiffusionPipeline.from_pretrained` reads as it stands. A prompt
+becomes the text encoder's last states, `length` vectors, to which the U-Net attends; a picture x is the latent z = s mean(q(z | x)), with s the
+autoencoder's `scaling_factor`, 1 over the standard deviation of its means. Weights are stored in half precision; no pickle is written or read.
+
+The tokenizer is CLIP's (byte-level pairs), with merges that make each word of the captions one token: for a word in turn, the merges so far are
+applied and a new one, of lower priority, joins the first two pieces until one is left. A new merge is never taken while an older one applies, so it
+cannot undo the words before it.
+
+Sources: Rombach et al. 2022 (2112.10752); Radford et al. 2021 (2103.00020) for CLIP's text encoder; Sennrich et al. 2016 (1508.07909) for the merges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reverie.base import ArgumentError, FileError, Noise, ReverieError, unknown
+from reverie.base.files import read_bytes
+from reverie.data import caption, scenes
+from reverie.model import Cond, Model
+from reverie.nets import build, read_tensors, write_tensors
+from reverie.process import Process, ddpm
+
+__all__ = [
+    "LARGEST", "PARTS", "caption_words", "make_scheduler", "make_text_encoder", "make_tokenizer", "make_unet", "process_of", "read_autoencoder",
+    "text_to_image", "tokens", "write_pipeline",
+]  # fmt: skip
+
+PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+LARGEST = 15_000_000
+"""Bytes that no file of a written pipeline reaches."""
+PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_WORDINGS = 0x5A8  # stream of the wordings that `caption_words` looks at
+_WORD = re.compile(r"[^\W\d_]+")
+_FILES = {
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+}
+
+
+def _missing() -> ArgumentError:
+    return ArgumentError("pipelines need diffusers and transformers: pip install 'reverie[diffusers]'")
+
+
+# -- the parts
+
+
+@lru_cache(maxsize=1)
+def caption_words() -> tuple[str, ...]:
+    """Every word and sign of the captions of drawn scenes, sorted: those of 2000 captions.
+
+    >>> [w for w in caption_words() if w.startswith("c")]
+    ['center', 'circle', 'circles', 'corner', 'cross', 'crosses', 'cyan']
+    """
+    some = scenes(2000)
+    wordings = Noise(0).uniform((32,), range(len(some)), stream=_WORDINGS).tolist()
+    said = " ".join(caption(scene, wording) for scene, wording in zip(some, wordings, strict=True))
+    return tuple(sorted(set(re.findall(r"\w+|[^\w\s]", said))))
+
+
+def _bytes() -> list[str]:
+    """The 256 letters by which byte-level pairs write bytes, in CLIP's order: printable ones as themselves, the others from 256 on."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in shown]
+    return [chr(b) for b in shown] + [chr(256 + k) for k in range(len(others))]
+
+
+def _merge(pieces: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
+    """Byte pair encoding: the pair of highest priority is joined, until no pair has one."""
+    while True:
+        pairs = [(ranks[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in ranks]
+        if not pairs:
+            return pieces
+        i = min(pairs)[1]
+        pieces = [*pieces[:i], pieces[i] + pieces[i + 1], *pieces[i + 2 :]]
+
+
+def _vocabulary(words: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Token -> number, and the merges in order of priority, that make each word one token."""
+    letters = _bytes()
+    vocabulary = {piece: i for i, piece in enumerate([*letters, *(b + "</w>" for b in letters)])}
+    ranks: dict[tuple[str, str], int] = {}
+    for word in words:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        if not word or not word.isascii() or not set(word) <= set(letters):
+            raise ArgumentError(f"a word of the vocabulary is written in ASCII letters or signs, got {word!r}")
+        while len(pieces := _merge(pieces, ranks)) > 1:
+            ranks[pieces[0], pieces[1]] = len(ranks)
+            vocabulary.setdefault(pieces[0] + pieces[1], len(vocabulary))
+    for special in (_START, _END):
+        vocabulary[special] = len(vocabulary)
+    return vocabulary, list(ranks)
+
+
+def make_tokenizer(words: Iterable[str] | None = None, length: int = 32) -> Any:
+    """A `CLIPTokenizer` in which each of some words is one token; other words fall into letters.
+
+    Args:
+        words: lower case, those of the captions (`caption_words`) by default. length: tokens of a prompt at most, start and end included.
+
+    Raises:
+        ArgumentError: a length below 3, a word that is not ASCII, or transformers is missing.
+
+    >>> make_tokenizer().tokenize("Two small red circles, above a star")
+    ['two</w>', 'small</w>', 'red</w>', 'circles</w>', ',</w>', 'above</w>', 'a</w>', 'star</w>']
+    """
+    if isinstance(length, bool) or not isinstance(length, int) or length < 3:
+        raise ArgumentError(f"length is a number of tokens, at least 3, got {length!r}")
+    try:
+        from transformers import CLIPTokenizer
+    except ImportError:
+        raise _missing() from None
+    vocabulary, merges = _vocabulary(caption_words() if words is None else sorted(set(words)))
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)  # type: ignore[arg-type]
+
+
+def make_text_encoder(tokenizer: Any, **config: Any) -> nn.Module:
+    """A `CLIPTextModel` with fresh weights for a tokenizer.
+
+    Args:
+        config: fields of `CLIPTextConfig`; where it is silent, hidden size 128, an MLP of 4 times that, 4 layers and 4 heads.
+
+    Raises `ArgumentError` for a configuration that cannot work.
+
+    >>> make_text_encoder(make_tokenizer(), num_hidden_layers=1).config.hidden_size
+    128
+    """
+    try:
+        from transformers import CLIPTextConfig, CLIPTextModel
+    except ImportError:
+        raise _missing() from None
+    width = config.get("hidden_size", 128)
+    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+        raise ArgumentError(f"hidden_size of the text encoder is a whole number of at least 1, got {width!r}")
+    own = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": 4, "num_attention_heads": 4}
+    fixed = {
+        "vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length, "projection_dim": width,
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    known = CLIPTextConfig().to_dict()
+    for key in config:
+        if key in fixed:
+            raise ArgumentError(f"the text encoder's {key} follows from its tokenizer; leave it out")
+        if key not in known:
+            raise unknown("field of the text encoder", key, known)
+    try:
+        made: Any = CLIPTextModel(CLIPTextConfig(**own | config | fixed))
+    except Exception as error:  # transformers checks with kinds of errors that change from version to version
+        raise ArgumentError(f"text encoder: {' '.join(str(error).split())}") from None
+    return made
+
+
+def make_unet(**config: Any) -> nn.Module:
+    """diffusers' `UNet2DConditionModel` with fresh weights, from its own config.
+
+    Raises `ArgumentError` for a configuration that cannot work.
+
+    >>> small = {"sample_size": 16, "block_out_channels": [8, 8], "norm_num_groups": 4, "cross_attention_dim": 8, "attention_head_dim": 2}
+    >>> blocks = {"down_block_types": ["CrossAttnDownBlock2D"] * 2, "up_block_types": ["CrossAttnUpBlock2D"] * 2}
+    >>> make_unet(**small, **blocks).config.in_channels
+    4
+    """
+    try:
+        from diffusers import UNet2DConditionModel
+    except ImportError:
+        raise _missing() from None
+    try:
+        made: Any = UNet2DConditionModel(**config)
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise ArgumentError(f"unet-2d-condition: {error}") from None
+    return made
+
+
+def make_scheduler(beta_start: float = 0.00085, beta_end: float = 0.02, labels: int = 1000, predicts: str = "v") -> Any:
+    """A `DDIMScheduler`: betas whose roots are even from one end to the other (Stable Diffusion's "scaled_linear").
+
+    Stable Diffusion ends at beta 0.012, alpha_T = 0.07, which on 16x16 latents leaves the background's tone readable in what should be pure noise (a
+    mean over 256 entries sees alpha_T at 16 times its size); 0.02 has alpha_T = 0.015. Steps begin at the last label ("trailing", Lin et al. 2024,
+    2305.08891) and the last goes to sigma = 0, so that `reverie.sample(..., solver="ddim", grid="trailing")` is the same computation.
+
+    Args:
+        predicts: "v" or "eps".
+
+    >>> process_of(make_scheduler())
+    DDPM(1000 labels, abar 0.99915 .. 0.000230013)
+    """
+    try:
+        from diffusers import DDIMScheduler
+    except ImportError:
+        raise _missing() from None
+    types = {ours: theirs for theirs, ours in PREDICTS.items()}
+    if predicts not in ("v", "eps"):
+        raise unknown("prediction type of a pipeline", predicts, ["v", "eps"])
+    if not 0 < beta_start <= beta_end < 1:
+        raise ArgumentError(f"0 < beta_start <= beta_end < 1 is needed, got {beta_start} and {beta_end}")
+    if isinstance(labels, bool) or not isinstance(labels, int) or labels < 2:
+        raise ArgumentError(f"labels is a whole number of at least 2, got {labels!r}")
+    return DDIMScheduler(
+        num_train_timesteps=labels, beta_start=beta_start, beta_end=beta_end, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=True, steps_offset=1, prediction_type=types[predicts], timestep_spacing="trailing",
+    )  # fmt: skip
+
+
+def process_of(scheduler: Any) -> Process:
+    """The process of a diffusers scheduler: its `alphas_cumprod` at its labels."""
+    return ddpm(scheduler.alphas_cumprod)
+
+
+# -- together
+
+
+def tokens(tokenizer: Any, prompts: str | Sequence[str], whole: bool = True) -> Tensor:
+    """Prompts as token numbers `(N, length)`, filled up with the end token, as Stable Diffusion's pipeline has them.
+
+    Args:
+        whole: whether a word that the vocabulary lacks, and that would fall into letters which no training saw, is an error.
+
+    Raises:
+        ArgumentError: no text, a prompt longer than the tokenizer's length. UnknownNameError: with `whole`, a word that is no token.
+
+    >>> words = make_tokenizer()
+    >>> tokens(words, ["a red star", ""]).shape
+    torch.Size([2, 32])
+    """
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    bad = next((text for text in texts if not isinstance(text, str)), None)
+    if not texts or bad is not None:
+        raise ArgumentError(f"a prompt is a str, or several are a list of them, got {prompts!r:.100}")
+    if whole:
+        known = tokenizer.get_vocab()
+        for text in texts:
+            for word in _WORD.findall(text.lower()):
+                if f"{word}</w>" not in known:
+                    plain = sorted({w.removesuffix("</w>") for w in known if w.endswith("</w>") and len(w) > 5})
+                    raise unknown(f"word in the prompt {text!r:.200},", word, [w for w in plain if w.isalpha()])
+    length = tokenizer.model_max_length
+    numbers = tokenizer(texts, padding="max_length", max_length=length, truncation=False, return_tensors=None).input_ids
+    for text, row in zip(texts, numbers, strict=True):
+        if len(row) > length:
+            raise ArgumentError(
+                f"the prompt {text!r:.200} has {len(row) - 2} tokens, this model reads {length - 2} at most; shorten it"
+            )
+    return torch.tensor(numbers, dtype=torch.long)
+
+
+class _Denoiser(nn.Module):
+    """A U-Net of diffusers, called as Reverie calls networks."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, label: Tensor, **cond: Any) -> Tensor:
+        return self.unet(x, label, return_dict=False, **cond)[0]
+
+
+class _Latents:
+    """An autoencoder as a codec: z = s mean(q(z | x)), x = decode(z / s)."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+
+    @torch.no_grad()
+    def encode(self, data: Tensor) -> Tensor:
+        """Pictures `(B, 3, H, W)` in [-1, 1] to latents."""
+        mean: Tensor = self.vae.encode(data.to(self.vae.dtype)).latent_dist.mean
+        return mean.to(data.dtype) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, state: Tensor) -> Tensor:
+        """Latents to pictures."""
+        shown: Tensor = self.vae.decode(state.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+        return shown.to(state.dtype)
+
+
+def text_to_image(
+    *, unet: Any, text_encoder: Any, tokenizer: Any, scheduler: Any, vae: Any = None, name: str | None = None
+) -> Model:
+    """The parts of a pipeline as a `Model`: its `embed` takes prompts, its null condition is the empty prompt, its codec the autoencoder.
+
+    Args:
+        scheduler: whose process and prediction type the U-Net was trained on. vae: without it the model makes latents.
+
+    Raises:
+        UnknownNameError: a prediction type of the scheduler that Reverie lacks.
+    """
+    kind = scheduler.config.prediction_type
+    if kind not in PREDICTS:
+        raise unknown("prediction type of a scheduler", kind, PREDICTS)
+
+    @torch.no_grad()
+    def embed(prompt: str | Sequence[str]) -> Cond:
+        device = next(text_encoder.parameters()).device
+        return {"encoder_hidden_states": text_encoder(tokens(tokenizer, prompt).to(device))[0]}
+
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return Model(
+        _Denoiser(unet), process_of(scheduler), PREDICTS[kind], null=embed(""), codec=None if vae is None else _Latents(vae), embed=embed,
+        shape=(unet.config.in_channels, height, width), name=name,
+    )  # fmt: skip
+
+
+def read_autoencoder(path: str | Path) -> tuple[nn.Module, str]:
+    """A trained autoencoder (`NAME.json` with `NAME.safetensors`, as a recipe of the task "autoencoding" writes them), and its digest.
+
+    Args:
+        path: of either file, or of the folder that holds exactly one.
+
+    Returns:
+        The network, frozen and in evaluation mode, and a hexadecimal digest of its configuration and weights.
+
+    Raises:
+        FileError: missing, malformed, or not an autoencoder.
+    """
+    source = Path(path)
+    if source.is_dir():
+        found = sorted(f for f in source.glob("*.json") if f.with_suffix(".safetensors").is_file())
+        if len(found) != 1:
+            raise FileError(
+                f"{str(source)!r} holds {len(found)} models (<name>.json with <name>.safetensors); name an autoencoder's card, or train one: "
+                "reverie train shapes-vae"
+            )
+        source = found[0]
+    source = source.with_suffix(".json")
+    try:
+        card = json.loads(read_bytes(source, 1 << 20))
+        if card["kind"] != "reverie-autoencoder":
+            raise FileError(f"{str(source)!r} is a {card['kind']}, not a reverie-autoencoder")
+        net = build(card["net"]["name"], card["net"].get("args"))
+        weights, _ = read_tensors(source.with_suffix(".safetensors"))
+        net.load_state_dict(weights)
+    except FileError:
+        raise
+    except (ReverieError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise FileError(f"{str(source)!r} is no autoencoder: {' '.join(str(error).split())[:300]}") from None
+    digest = hashlib.sha256(json.dumps(card["net"], sort_keys=True).encode())
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    return net.eval().requires_grad_(False), digest.hexdigest()
+
+
+def write_pipeline(
+    folder: str | Path,
+    *,
+    vae: Any,
+    text_encoder: Any,
+    tokenizer: Any,
+    unet: Any,
+    scheduler: Any,
+    card: Mapping[str, Any] | None = None,
+    largest: int = LARGEST,
+) -> Path:
+    """Write a folder that `StableDiffusionPipeline.from_pretrained` loads as it stands, whole or not at all.
+
+    Weights are safetensors in half precision, rounded to nearest. What was in the folder before is replaced, if it was a pipeline or empty.
+
+    Args:
+        vae: its `scaling_factor` is written as it stands in its config. card: plain values, written as `card.json`.
+        largest: bytes that no file may reach.
+
+    Raises:
+        FileError: a file that would be larger, a folder that cannot be written or that holds something else.
+        ArgumentError: a weight beyond half precision.
+    """
+    from diffusers import __version__
+
+    target = Path(folder)
+    if target.exists() and not (
+        target.is_dir() and ((target / "model_index.json").is_file() or not any(target.iterdir()))
+    ):
+        raise FileError(f"{str(target)!r} exists and is not a pipeline; choose another folder")
+    parts = {"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, "unet": unet, "scheduler": scheduler}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent) as place:
+            made = Path(place) / "new"
+            for name, part in parts.items():
+                _write_part(made / name, name, part)
+            index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": __version__}
+            index |= {name: [_library(part), type(part).__name__] for name, part in parts.items()}
+            index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
+            _write_json(made / "model_index.json", index | {"requires_safety_checker": False})
+            if card is not None:
+                _write_json(made / "card.json", dict(card))
+            for file in sorted(f for f in made.rglob("*") if f.is_file()):
+                if (size := file.stat().st_size) >= largest:
+                    raise FileError(
+                        f"{file.relative_to(made)} would have {size} bytes, {largest} or more; take a smaller network"
+                    )
+            old = Path(place) / "old"
+            if target.exists():
+                target.rename(old)
+            try:
+                made.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                raise
+    except OSError as error:
+        raise FileError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
+    return target
+
+
+def _library(part: Any) -> str:
+    return type(part).__module__.split(".")[0]
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_part(folder: Path, name: str, part: Any) -> None:
+    """One part as its own library writes it, its weights then in half precision and under Stable Diffusion's names."""
+    folder.mkdir(parents=True)
+    if name == "tokenizer":
+        _write_tokenizer(folder, part)
+        return
+    if name == "scheduler":
+        part.save_pretrained(folder)
+        return
+    config = part.config.to_dict() if name == "text_encoder" else {k: v for k, v in part.config.items() if k[0] != "_"}
+    if name == "text_encoder":
+        config |= {"architectures": ["CLIPTextModel"], "dtype": "float32"}
+    else:
+        from diffusers import __version__
+
+        config = {"_class_name": type(part).__name__, "_diffusers_version": __version__} | config
+    _write_json(folder / "config.json", config)
+    half = {}
+    for key, value in part.state_dict().items():
+        rounded = value.half() if value.is_floating_point() else value
+        if rounded.is_floating_point() and not rounded.isfinite().all():
+            raise ArgumentError(
+                f"the weight {key!r} of the {name} is not finite in half precision; it cannot be written"
+            )
+        # transformers 5 has no prefix in memory; files of Stable Diffusion, and older versions, do
+        bare = name == "text_encoder" and not key.startswith("text_model.")
+        half[f"text_model.{key}" if bare else key] = rounded
+    write_tensors(folder / _FILES[name], half, {"format": "pt"})
+
+
+def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """CLIP's own four files."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    _write_json(folder / "vocab.json", model["vocab"])
+    lines = ["#version: 0.2", *(pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    special = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
+    _write_json(folder / "special_tokens_map.json", special)
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": tokenizer.model_max_length, "do_lower_case": True}
+    _write_json(folder / "tokenizer_config.json", special | config)
