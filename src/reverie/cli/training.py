@@ -23,7 +23,10 @@ EXAMPLES = examples(
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of the package: digits, digits-judge, shapes-vae, shapes.")
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A YAML file, or a recipe of the package: digits, digits-judge, shapes-vae, shapes."
+        ),
     ],
     output: Annotated[
         str | None,
