@@ -15,19 +15,15 @@ from reverie.base import ArgumentError, FileError, Noise, UnknownNameError
 from reverie.data import caption, scenes
 from reverie.hub.pipeline import (
     PARTS,
-    _merge,
-    _vocabulary,
-    caption_words,
     make_scheduler,
     make_text_encoder,
-    make_tokenizer,
     make_unet,
     process_of,
     read_autoencoder,
     text_to_image,
-    tokens,
     write_pipeline,
 )
+from reverie.hub.tokenizer import _merge, _vocabulary, caption_words, make_tokenizer, tokens
 from reverie.measure import prompts
 from reverie.nets import build, read_tensors
 

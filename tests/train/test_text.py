@@ -11,7 +11,8 @@ import torch
 
 from reverie.base import ArgumentError, FileError, UnknownNameError
 from reverie.data import shapes
-from reverie.hub.pipeline import LARGEST, make_text_encoder, make_tokenizer, make_unet, read_autoencoder, tokens
+from reverie.hub.pipeline import LARGEST, make_text_encoder, make_unet, read_autoencoder
+from reverie.hub.tokenizer import make_tokenizer, tokens
 from reverie.train import Recipe, Step, load_recipe, text, train
 from reverie.train.text import TextToImage, latents
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reverie.base import ArgumentError
+from reverie.papers.figure import INK, element
 
 __all__ = ["COLOURS", "curves"]
 
 COLOURS = {"ddim": "#8d8d96", "heun": "#c98a1f", "dpm-fast": "#2f9d76", "dpmpp-2m": "#3f7fe0", "dpmpp-3m": "#d2456f"}
-_INK = "#010203"
-"""Stands for the page's own colour until the SVG is finished."""
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], ticks: Sequence[int], salt: str) -> str:
@@ -38,27 +35,15 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], ticks: Sequence[i
         axes = figure.add_subplot()
         for name, points in lines.items():
             x, y = zip(*sorted(set(points)), strict=True)
-            axes.plot(x, y, "o-", color=COLOURS.get(name, _INK), lw=1.9, ms=4, mew=0, label=name)
+            axes.plot(x, y, "o-", color=COLOURS.get(name, INK), lw=1.9, ms=4, mew=0, label=name)
         axes.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="relative distance to the fine solution")
         axes.xaxis.set_major_locator(FixedLocator([float(t) for t in ticks]))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticklabels([str(t) for t in ticks])
-        axes.grid(color=_INK, alpha=0.12, lw=0.7)
-        axes.tick_params(colors=_INK, which="both", length=0, pad=6)
+        axes.grid(color=INK, alpha=0.12, lw=0.7)
+        axes.tick_params(colors=INK, which="both", length=0, pad=6)
         for part in (axes.xaxis.label, axes.yaxis.label):
-            part.set_color(_INK)
+            part.set_color(INK)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        buffer = io.StringIO()
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    head, rest = svg.split(">", 1)
-    return re.sub(r' (width|height)="[^"]*"', "", head) + ">" + rest
+        return element(figure, salt)

@@ -48,7 +48,7 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="quick: about a minute on 2 cores. full: more seeds and samples. tiny: a look, not recorded.",
+            help="quick: one to two minutes. full: more seeds and samples. tiny: a look, not recorded.",
         ),
     ] = "quick",
     seeds: Annotated[

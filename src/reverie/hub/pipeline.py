@@ -4,47 +4,37 @@ A folder holds one sub-folder a part and `model_index.json`, which diffusers' `S
 becomes the text encoder's last states, `length` vectors, to which the U-Net attends; a picture x is the latent z = s mean(q(z | x)), with s the
 autoencoder's `scaling_factor`, 1 over the standard deviation of its means. Weights are stored in half precision; no pickle is written or read.
 
-The tokenizer is CLIP's (byte-level pairs), with merges that make each word of the captions one token: for a word in turn, the merges so far are
-applied and a new one, of lower priority, joins the first two pieces until one is left. A new merge is never taken while an older one applies, so it
-cannot undo the words before it.
-
-Sources: Rombach et al. 2022 (2112.10752); Radford et al. 2021 (2103.00020) for CLIP's text encoder; Sennrich et al. 2016 (1508.07909) for the merges.
+Sources: Rombach et al. 2022 (2112.10752); Radford et al. 2021 (2103.00020) for CLIP's text encoder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from reverie.base import ArgumentError, FileError, Noise, ReverieError, unknown
+from reverie.base import ArgumentError, FileError, ReverieError, unknown
 from reverie.base.files import read_bytes
-from reverie.data import caption, scenes
+from reverie.hub.tokenizer import missing, tokens, write_json, write_tokenizer
 from reverie.model import Cond, Model
 from reverie.nets import build, read_tensors, write_tensors
 from reverie.process import Process, ddpm
 
 __all__ = [
-    "LARGEST", "PARTS", "caption_words", "make_scheduler", "make_text_encoder", "make_tokenizer", "make_unet", "process_of", "read_autoencoder",
-    "text_to_image", "tokens", "write_pipeline",
+    "LARGEST", "PARTS", "make_scheduler", "make_text_encoder", "make_unet", "process_of", "read_autoencoder",
+    "text_to_image", "write_pipeline",
 ]  # fmt: skip
 
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 LARGEST = 15_000_000
 """Bytes that no file of a written pipeline reaches."""
 PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-_START, _END = "<|startoftext|>", "<|endoftext|>"
-_WORDINGS = 0x5A8  # stream of the wordings that `caption_words` looks at
-_WORD = re.compile(r"[^\W\d_]+")
 _FILES = {
     "vae": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
@@ -52,80 +42,7 @@ _FILES = {
 }
 
 
-def _missing() -> ArgumentError:
-    return ArgumentError("pipelines need diffusers and transformers: pip install 'reverie[diffusers]'")
-
-
 # -- the parts
-
-
-@lru_cache(maxsize=1)
-def caption_words() -> tuple[str, ...]:
-    """Every word and sign of the captions of drawn scenes, sorted: those of 2000 captions.
-
-    >>> [w for w in caption_words() if w.startswith("c")]
-    ['center', 'circle', 'circles', 'corner', 'cross', 'crosses', 'cyan']
-    """
-    some = scenes(2000)
-    wordings = Noise(0).uniform((32,), range(len(some)), stream=_WORDINGS).tolist()
-    said = " ".join(caption(scene, wording) for scene, wording in zip(some, wordings, strict=True))
-    return tuple(sorted(set(re.findall(r"\w+|[^\w\s]", said))))
-
-
-def _bytes() -> list[str]:
-    """The 256 letters by which byte-level pairs write bytes, in CLIP's order: printable ones as themselves, the others from 256 on."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in shown]
-    return [chr(b) for b in shown] + [chr(256 + k) for k in range(len(others))]
-
-
-def _merge(pieces: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
-    """Byte pair encoding: the pair of highest priority is joined, until no pair has one."""
-    while True:
-        pairs = [(ranks[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in ranks]
-        if not pairs:
-            return pieces
-        i = min(pairs)[1]
-        pieces = [*pieces[:i], pieces[i] + pieces[i + 1], *pieces[i + 2 :]]
-
-
-def _vocabulary(words: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Token -> number, and the merges in order of priority, that make each word one token."""
-    letters = _bytes()
-    vocabulary = {piece: i for i, piece in enumerate([*letters, *(b + "</w>" for b in letters)])}
-    ranks: dict[tuple[str, str], int] = {}
-    for word in words:
-        pieces = [*word[:-1], word[-1] + "</w>"]
-        if not word or not word.isascii() or not set(word) <= set(letters):
-            raise ArgumentError(f"a word of the vocabulary is written in ASCII letters or signs, got {word!r}")
-        while len(pieces := _merge(pieces, ranks)) > 1:
-            ranks[pieces[0], pieces[1]] = len(ranks)
-            vocabulary.setdefault(pieces[0] + pieces[1], len(vocabulary))
-    for special in (_START, _END):
-        vocabulary[special] = len(vocabulary)
-    return vocabulary, list(ranks)
-
-
-def make_tokenizer(words: Iterable[str] | None = None, length: int = 32) -> Any:
-    """A `CLIPTokenizer` in which each of some words is one token; other words fall into letters.
-
-    Args:
-        words: lower case, those of the captions (`caption_words`) by default. length: tokens of a prompt at most, start and end included.
-
-    Raises:
-        ArgumentError: a length below 3, a word that is not ASCII, or transformers is missing.
-
-    >>> make_tokenizer().tokenize("Two small red circles, above a star")
-    ['two</w>', 'small</w>', 'red</w>', 'circles</w>', ',</w>', 'above</w>', 'a</w>', 'star</w>']
-    """
-    if isinstance(length, bool) or not isinstance(length, int) or length < 3:
-        raise ArgumentError(f"length is a number of tokens, at least 3, got {length!r}")
-    try:
-        from transformers import CLIPTokenizer
-    except ImportError:
-        raise _missing() from None
-    vocabulary, merges = _vocabulary(caption_words() if words is None else sorted(set(words)))
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)  # type: ignore[arg-type]
 
 
 def make_text_encoder(tokenizer: Any, **config: Any) -> nn.Module:
@@ -136,13 +53,14 @@ def make_text_encoder(tokenizer: Any, **config: Any) -> nn.Module:
 
     Raises `ArgumentError` for a configuration that cannot work.
 
+    >>> from reverie.hub.tokenizer import make_tokenizer
     >>> make_text_encoder(make_tokenizer(), num_hidden_layers=1).config.hidden_size
     128
     """
     try:
         from transformers import CLIPTextConfig, CLIPTextModel
     except ImportError:
-        raise _missing() from None
+        raise missing() from None
     width = config.get("hidden_size", 128)
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
         raise ArgumentError(f"hidden_size of the text encoder is a whole number of at least 1, got {width!r}")
@@ -160,7 +78,7 @@ def make_text_encoder(tokenizer: Any, **config: Any) -> nn.Module:
     try:
         made: Any = CLIPTextModel(CLIPTextConfig(**own | config | fixed))
     except Exception as error:  # transformers checks with kinds of errors that change from version to version
-        raise ArgumentError(f"text encoder: {' '.join(str(error).split())}") from None
+        raise ArgumentError(f"text encoder: {' '.join(str(error).split())}") from error
     return made
 
 
@@ -177,7 +95,7 @@ def make_unet(**config: Any) -> nn.Module:
     try:
         from diffusers import UNet2DConditionModel
     except ImportError:
-        raise _missing() from None
+        raise missing() from None
     try:
         made: Any = UNet2DConditionModel(**config)
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
@@ -201,7 +119,7 @@ def make_scheduler(beta_start: float = 0.00085, beta_end: float = 0.02, labels: 
     try:
         from diffusers import DDIMScheduler
     except ImportError:
-        raise _missing() from None
+        raise missing() from None
     types = {ours: theirs for theirs, ours in PREDICTS.items()}
     if predicts not in ("v", "eps"):
         raise unknown("prediction type of a pipeline", predicts, ["v", "eps"])
@@ -221,40 +139,6 @@ def process_of(scheduler: Any) -> Process:
 
 
 # -- together
-
-
-def tokens(tokenizer: Any, prompts: str | Sequence[str], whole: bool = True) -> Tensor:
-    """Prompts as token numbers `(N, length)`, filled up with the end token, as Stable Diffusion's pipeline has them.
-
-    Args:
-        whole: whether a word that the vocabulary lacks, and that would fall into letters which no training saw, is an error.
-
-    Raises:
-        ArgumentError: no text, a prompt longer than the tokenizer's length. UnknownNameError: with `whole`, a word that is no token.
-
-    >>> words = make_tokenizer()
-    >>> tokens(words, ["a red star", ""]).shape
-    torch.Size([2, 32])
-    """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    bad = next((text for text in texts if not isinstance(text, str)), None)
-    if not texts or bad is not None:
-        raise ArgumentError(f"a prompt is a str, or several are a list of them, got {prompts!r:.100}")
-    if whole:
-        known = tokenizer.get_vocab()
-        for text in texts:
-            for word in _WORD.findall(text.lower()):
-                if f"{word}</w>" not in known:
-                    plain = sorted({w.removesuffix("</w>") for w in known if w.endswith("</w>") and len(w) > 5})
-                    raise unknown(f"word in the prompt {text!r:.200},", word, [w for w in plain if w.isalpha()])
-    length = tokenizer.model_max_length
-    numbers = tokenizer(texts, padding="max_length", max_length=length, truncation=False, return_tensors=None).input_ids
-    for text, row in zip(texts, numbers, strict=True):
-        if len(row) > length:
-            raise ArgumentError(
-                f"the prompt {text!r:.200} has {len(row) - 2} tokens, this model reads {length - 2} at most; shorten it"
-            )
-    return torch.tensor(numbers, dtype=torch.long)
 
 
 class _Denoiser(nn.Module):
@@ -394,9 +278,9 @@ def write_pipeline(
             index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": __version__}
             index |= {name: [_library(part), type(part).__name__] for name, part in parts.items()}
             index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
-            _write_json(made / "model_index.json", index | {"requires_safety_checker": False})
+            write_json(made / "model_index.json", index | {"requires_safety_checker": False})
             if card is not None:
-                _write_json(made / "card.json", dict(card))
+                write_json(made / "card.json", dict(card))
             for file in sorted(f for f in made.rglob("*") if f.is_file()):
                 if (size := file.stat().st_size) >= largest:
                     raise FileError(
@@ -420,15 +304,11 @@ def _library(part: Any) -> str:
     return type(part).__module__.split(".")[0]
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
 def _write_part(folder: Path, name: str, part: Any) -> None:
     """One part as its own library writes it, its weights then in half precision and under Stable Diffusion's names."""
     folder.mkdir(parents=True)
     if name == "tokenizer":
-        _write_tokenizer(folder, part)
+        write_tokenizer(folder, part)
         return
     if name == "scheduler":
         part.save_pretrained(folder)
@@ -440,7 +320,7 @@ def _write_part(folder: Path, name: str, part: Any) -> None:
         from diffusers import __version__
 
         config = {"_class_name": type(part).__name__, "_diffusers_version": __version__} | config
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     half = {}
     for key, value in part.state_dict().items():
         rounded = value.half() if value.is_floating_point() else value
@@ -452,15 +332,3 @@ def _write_part(folder: Path, name: str, part: Any) -> None:
         bare = name == "text_encoder" and not key.startswith("text_model.")
         half[f"text_model.{key}" if bare else key] = rounded
     write_tensors(folder / _FILES[name], half, {"format": "pt"})
-
-
-def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
-    """CLIP's own four files."""
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    _write_json(folder / "vocab.json", model["vocab"])
-    lines = ["#version: 0.2", *(pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"])]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    special = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
-    _write_json(folder / "special_tokens_map.json", special)
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": tokenizer.model_max_length, "do_lower_case": True}
-    _write_json(folder / "tokenizer_config.json", special | config)

@@ -20,13 +20,13 @@ from reverie.papers.claim import place
 from reverie.papers.records import Record
 from reverie.papers.verdict import NOT
 
-__all__ = ["COLOURS", "draw", "svg"]
+__all__ = ["COLOURS", "INK", "draw", "element", "svg"]
 
 COLOURS = {"holds": "#2f9d76", "holds weakly": "#c98a1f", "does not hold here": "#d2456f"}
 """Of the verdicts."""
 _ARMS = {"method": "#3f7fe0", "baseline": "#8d8d96"}
 _MORE = ("#c98a1f", "#2f9d76", "#8a63c9", "#b0763f")
-_INK = "#010203"
+INK = "#010203"
 """Stands for the colour of the page around it until an SVG is finished."""
 
 
@@ -192,22 +192,30 @@ def _plain(axes: Any, ink: str) -> None:
 
 def svg(record: Record, ink: str = "", forest: bool = True) -> str:
     """The figure as an SVG element of no fixed size, in the colour of the text around it; with `ink`, a colour, as an SVG file."""
-    buffer = io.StringIO()
-    figure = draw(record, ink or _INK, forest)
+    figure, salt = draw(record, ink or INK, forest), f"{record.slug}{int(forest)}"
+    return svg_text(figure, salt) if ink else element(figure, salt)
+
+
+def svg_text(figure: Any, salt: str) -> str:
+    """A matplotlib figure as SVG that names neither day nor maker; `salt` keeps its ids apart from those of other figures on a page."""
     import matplotlib
 
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{record.slug}{int(forest)}"}):
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         figure.savefig(
             buffer,
             format="svg",
             transparent=True,
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
-    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.S)
-    if ink:
-        return text
+    return re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.S)
+
+
+def element(figure: Any, salt: str) -> str:
+    """A figure drawn in `INK` as an SVG element without a fixed size, in the colour and the font of the page around it."""
+    text = svg_text(figure, salt)
     text = re.sub(
-        r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text[text.index("<svg") :].replace(_INK, "currentColor")
+        r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text[text.index("<svg") :].replace(INK, "currentColor")
     )
     head, rest = text.split(">", 1)
     return re.sub(r' (width|height)="[^"]*"', "", head) + ">" + rest

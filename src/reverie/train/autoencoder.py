@@ -2,8 +2,7 @@
 
     loss = mean (decode(z) - x)^2 + kl mean KL(q(z | x) || N(0, 1)),      z = mean + std eps of q(z | x) = N(mean, std^2)
 
-The first term alone would give latents of any size and roughness; the second, a little of it, keeps them finite and smooth. (Squares rather than
-absolute values: on flat drawings they reach the same signal-to-noise ratio in a fifth of the steps.)
+The first term alone would give latents of any size and roughness; the second, a little of it, keeps them finite and smooth.
 
 Source: Kingma & Welling 2014 (1312.6114); Rombach et al. 2022 (2112.10752, section 3.1, without the adversarial and perceptual terms).
 """

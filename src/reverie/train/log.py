@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reverie.base import ArgumentError, FileError, ShapeError
 from reverie.base.files import atomic
+from reverie.data import pixels
 
 __all__ = ["Log", "sheet", "stop_signals"]
 
@@ -58,14 +59,14 @@ def sheet(x: Tensor, path: Path, gap: int = 2) -> None:
         ) from None
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ShapeError(f"pictures have shape (N, 1 or 3, H, W), got {tuple(x.shape)}")
-    n, _, height, width = x.shape
+    tiles = pixels(x.detach().cpu())
+    n, height, width, _ = tiles.shape
     columns = max(1, round((n * height / width) ** 0.5))
     rows = -(-n // columns)
     page = torch.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=torch.uint8)
-    values = ((x.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).expand(-1, 3, -1, -1)
     for i in range(n):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        page[top : top + height, left : left + width] = values[i].permute(1, 2, 0)
+        page[top : top + height, left : left + width] = tiles[i]
     with atomic(path) as temporary:
         Image.fromarray(page.numpy()).save(temporary, format="PNG", optimize=True)
 

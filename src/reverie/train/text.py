@@ -29,13 +29,12 @@ from reverie.guide import CFG
 from reverie.hub.pipeline import (
     make_scheduler,
     make_text_encoder,
-    make_tokenizer,
     make_unet,
     read_autoencoder,
     text_to_image,
-    tokens,
     write_pipeline,
 )
+from reverie.hub.tokenizer import make_tokenizer, tokens
 from reverie.measure import accuracy, prompts
 from reverie.model import Model
 from reverie.nets import read_tensors, write_tensors
@@ -98,7 +97,7 @@ def latents(
     device = next(vae.parameters()).device
     found: list[dict[str, Tensor]] = []
     for start in range(0, n, part):
-        ids = range(start, min(start + part, n))
+        ids, remark = range(start, min(start + part, n)), ""
         path = (
             None
             if folder is None
@@ -109,7 +108,7 @@ def latents(
                 found.append(read_tensors(path)[0])
                 continue
         except FileError:
-            pass  # damaged: made anew
+            remark = f"; {path} was damaged, and made anew"
         means, told = [], []
         for at in range(ids.start, ids.stop, batch):
             x, captions = shapes(range(at, min(at + batch, ids.stop)), seed=seed, split=split)
@@ -122,7 +121,7 @@ def latents(
             except OSError as error:
                 raise FileError(f"cannot make {str(path.parent)!r}: {error.strerror or error}") from None
             write_tensors(path, found[-1])
-        say(f"latents of {ids.stop} of {n} scenes ({split})")
+        say(f"latents of {ids.stop} of {n} scenes ({split}){remark}")
     return Latents(torch.cat([f["mean"] for f in found]), torch.cat([f["tokens"] for f in found]))
 
 
