@@ -29,7 +29,7 @@ class Output:
     ends with '/' one PNG a sample, named by its id.
 
     Args:
-        name: the path. columns, scale: of a contact sheet; scale also of single pictures (1 by default). captions: write classes below.
+        name: the path. columns, scale: of a contact sheet; scale also of single pictures (1 by default). captions: write classes or texts below.
 
     Raises:
         ArgumentError: another ending, or columns and scale for raw samples. FileError: it cannot be written; found out here, before any work.
@@ -88,11 +88,14 @@ class Output:
         if self.folder:
             digits = max(6, len(str(max(ids))))
             for i, (key, tile) in enumerate(zip(ids, pixels(x), strict=True)):
-                said = record | {"ids": [key]} | ({"classes": [names[i]]} if names else {})
+                called = "prompts" if "prompts" in record else "classes"
+                said = record | {"ids": [key]} | ({called: [names[i]]} if names else {})
                 _png(enlarged(tile, self.scale or 1), self.path / f"{key:0{digits}d}.png", said)
         elif self.path.suffix == ".png":
             columns = self.columns or columns_for(len(ids), cycle)
-            _png(contact_sheet(x, names if self.captions else None, columns, self.scale), self.path, record)
+            below = names if self.captions else None
+            title = below[0] if below and "prompts" in record and len(set(below)) == 1 else None
+            _png(contact_sheet(x, None if title else below, columns, self.scale, title=title), self.path, record)
         elif self.path.suffix == ".npy":
             import numpy
 

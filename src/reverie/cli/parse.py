@@ -13,7 +13,7 @@ from reverie.hub import house_models, load
 from reverie.model import Model
 from reverie.process import Process, edm, flow, subvp, ve, vp
 
-__all__ = ["conditions_in_turn", "cycled", "guide", "options", "process"]
+__all__ = ["conditions_in_turn", "cycled", "guide", "names", "options", "own_guide", "process"]
 
 _PROCESSES: dict[str, Callable[[], Process]] = {
     "vp": vp,
@@ -25,6 +25,13 @@ _PROCESSES: dict[str, Callable[[], Process]] = {
     "edm": edm,
     "flow": flow,
 }
+
+
+def own_guide(model: Model, text: str | None) -> str | None:
+    """The words of the guide: those given, else the model's own recommendation; "none" is none."""
+    if text is None:
+        text = model.card.get("sampling", {}).get("guide")
+    return None if text == "none" else text
 
 
 def guide(text: str) -> CFG:
@@ -39,7 +46,7 @@ def guide(text: str) -> CFG:
     form = "write cfg:SCALE[:LO,HI][:rescale=PHI], for example cfg:4 or cfg:4:0.1,0.9:rescale=0.7"
     name, *parts = text.split(":")
     if name != "cfg":
-        raise unknown("guide", name, ["cfg"])
+        raise unknown("guide", name, ["cfg", "none"])
     known: dict[str, Any] = {}
     try:
         for i, part in enumerate(parts):
@@ -106,21 +113,28 @@ def process(text: str) -> Process:
         raise unknown("process or model", text, [*_PROCESSES, *house_models()]) from None
 
 
-def conditions_in_turn(model: Model, prompt: str | None) -> dict[str, Any]:
+def conditions_in_turn(model: Model, prompt: str | Sequence[str] | None) -> dict[str, Any]:
     """The conditions that samples take in turn, one entry each; empty for a model that takes none.
+
+    Args:
+        prompt: classes ("7", "0,1,2", "all"), or texts. None: all classes, or nothing said.
 
     Raises as `cycled`.
     """
     if model.embed is None:
-        if prompt is not None:
-            raise ArgumentError(f"{model.name} takes no prompt, got {prompt!r}; leave it out")
+        if prompt:
+            raise ArgumentError(
+                f"{model.name} takes no prompt, got {prompt if isinstance(prompt, str) else prompt[0]!r}; leave it out"
+            )
         return {}
-    if prompt is None and model.card.get("classes") is None:
-        return {}
-    return model.embed("all" if prompt is None else prompt)
+    if model.card.get("classes") is not None:
+        return model.embed(prompt if isinstance(prompt, str) else ",".join(prompt or ["all"]))
+    return dict(model.null or {}) if not prompt else model.embed(prompt)
 
 
-def cycled(model: Model, prompt: str | None, ids: Sequence[int]) -> tuple[dict[str, Any], list[str] | None, int]:
+def cycled(
+    model: Model, prompt: str | Sequence[str] | None, ids: Sequence[int]
+) -> tuple[dict[str, Any], list[str] | None, int]:
     """The condition of each sample, what to call it, and K: sample i gets entry i mod K of the prompt's K.
 
     So what a sample shows is a function of its id, in any job. Without a prompt, a model of classes cycles through all of them.
@@ -128,7 +142,19 @@ def cycled(model: Model, prompt: str | None, ids: Sequence[int]) -> tuple[dict[s
     Raises:
         ArgumentError: a prompt for a model that takes none. UnknownNameError: a class that it does not have.
     """
-    classes, pool = model.card.get("classes"), conditions_in_turn(model, prompt)
+    pool = conditions_in_turn(model, prompt)
     cond = {name: value[torch.tensor([i % len(value) for i in ids])] for name, value in pool.items()}
-    names = [str(classes[c]) for c in cond["class_labels"].tolist()] if classes and "class_labels" in cond else None
-    return cond, names, max(map(len, pool.values()), default=1)
+    return cond, names(model, prompt, cond, ids), max(map(len, pool.values()), default=1)
+
+
+def names(
+    model: Model, prompt: str | Sequence[str] | None, cond: dict[str, Any], ids: Sequence[int]
+) -> list[str] | None:
+    """What to call each sample, by its class or its text; None where nothing was said."""
+    classes = model.card.get("classes")
+    if classes is not None:
+        return [str(classes[c]) for c in cond["class_labels"].tolist()] if "class_labels" in cond else None
+    if model.embed is None or not prompt:
+        return None
+    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    return [texts[i % len(texts)] for i in ids]

@@ -23,6 +23,8 @@ EXAMPLES = examples(
     "reverie sample digits -o out.png",
     "# forty sevens, guided, in six evaluations",
     'reverie sample digits 7 -n 40 --steps 6 --guide cfg:2 -o sevens.png',
+    "# sixteen pictures of a text, guided as the model recommends",
+    'reverie sample shapes "a red circle above a blue square" -o scene.png',
     "# a thousand samples as numbers; stop with Ctrl-C, and the same command goes on",
     'reverie sample digits -n 1000 --nfe 10 --batch 100 -o samples.safetensors',
     "# samples 1000 to 1999 of the same seed, a picture each",
@@ -37,13 +39,17 @@ _HOW, _WHICH, _OUT = "How they are made", "Which samples", "Where they go"
 def sample(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A house model (digits), or the path of a model's folder or .json file."),
+        typer.Argument(
+            metavar="MODEL",
+            help="A house model (digits, shapes), or the path of a model's folder or .json file, or of a Stable Diffusion folder.",
+        ),
     ],
     prompt: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="PROMPT",
-            help='What to draw: a class ("7"), several ("0,1,2"), or "all". Sample i gets entry i mod their number. Default: all in turn.',
+            metavar="[PROMPT]...",
+            help='What to draw: texts, each an argument; or classes: "7", "0,1,2", "all". Sample i gets entry i mod their number. Default: all '
+            "classes in turn, or nothing said.",
         ),
     ] = None,
     n: Annotated[
@@ -116,7 +122,8 @@ def sample(
         typer.Option(
             metavar="cfg:SCALE[:LO,HI][:rescale=PHI]",
             help="Classifier-free guidance: scale (1: none; two forwards a call otherwise), the times between which it acts, and the "
-            "share in 0 to 1 by which the contrast is pulled back.",
+            "share in 0 to 1 by which the contrast is pulled back; or none.",
+            show_default="the model's own, else none",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -203,21 +210,25 @@ def sample(
     given = [f"--{name}" for name, value in settings.items() if value is not None]
     if plan is not None and given:
         raise ArgumentError(f"a saved plan has its own solver, steps and grid; leave out {', '.join(given)}")
-    guidance = None if guide is None else parse.guide(guide)
+    if guide not in (None, "none"):
+        parse.guide(guide)  # before anything is loaded
     more = parse.options(option or [])
     device = _device(device)
     base = load(model, device)
+    guide = parse.own_guide(base, guide)
+    guidance = None if guide is None else parse.guide(guide)
+    told = prompt[0] if prompt and len(prompt) == 1 else prompt or None
     table = _plan(base, plan, solver, steps, nfe, grid, end, more)
     if target.folder:
-        words = {"guide": guide, "prompt": prompt}
+        words = {"guide": guide, "prompt": told}
         _folder(target, form, base, table, guidance, words, n, start, seed, batch, shard, share)
         return
     guided = base if guidance is None else base | guidance
     ids = list(range(start, start + n))
-    cond, names, cycle = parse.cycled(base, prompt, ids)
+    cond, names, cycle = parse.cycled(base, told, ids)
     if base.codec is None:
         target.check(base.shape)
-    said: dict[str, Any] = {"guide": guide, "prompt": prompt, "seed": seed, "batch": batch, "device": device}
+    said: dict[str, Any] = {"guide": guide, "prompt": told, "seed": seed, "batch": batch, "device": device}
     kept = Partial(target.partial, digest(base, table, said))
     if kept.note:
         complain(kept.note, "note")
@@ -273,14 +284,13 @@ def _folder(
         raise ArgumentError("--shard is of shards; this folder gets a picture a sample (--format png)")
     source = Source(model, plan, guide, parse.conditions_in_turn(model, said["prompt"]), seed, batch, said)
     rank, began, quiet = share[0], time.monotonic(), share[0] != 0
-    cell, classes = cell_size(n, batch, share[1]), model.card.get("classes")
+    cell = cell_size(n, batch, share[1])
 
     def note(text: str) -> None:
         complain(text, "note")
 
     def names(ids: Sequence[int]) -> list[str] | None:
-        told = source.labels(ids).get("class_labels")
-        return None if classes is None or told is None else [str(classes[c]) for c in told.tolist()]
+        return parse.names(model, said["prompt"], source.labels(ids), ids)
 
     store: Store
     if form == "png":
@@ -424,6 +434,6 @@ def _record(model: Model, plan: Plan, said: dict[str, Any], ids: list[int], name
         "plan": str(plan),
         **said,
         "ids": ids,
-        "classes": names,
+        "prompts" if model.card.get("classes") is None else "classes": names,
         "versions": {"reverie": reverie.__version__, "torch": torch.__version__},
     }

@@ -1,6 +1,8 @@
-"""House models: small models that come with the package, and folders in the same format.
+"""Models by name or path: house models, files of the same format, and pipelines in diffusers' layout.
 
-A model is a pair of files, `<name>.json` (process, prediction type, network, card) and `<name>.safetensors` (weights):
+House models are small models of our own. `digits` comes with the package; the others lie in the folder `models` beside the sources, or in those
+that the environment variable REVERIE_MODELS names. A model is a pair of files, `<name>.json` (process, prediction type, network, card) and
+`<name>.safetensors` (weights), or a pipeline's folder (see `pipeline`):
 
     {"format": 1, "kind": "reverie-model", "process": {...}, "predicts": "v", "label": "lam", "net": {"name": "unet", "args": {...}},
      "null": {"class_labels": 10}, "shape": [1, 8, 8], "classes": ["0", ...], "sampling": {"grid": "logsnr:0.8", "end": "zero"}, ...}
@@ -9,6 +11,7 @@ A model is a pair of files, `<name>.json` (process, prediction type, network, ca
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,6 +22,7 @@ from torch import nn
 
 from reverie.base import ArgumentError, FileError, ReverieError, unknown
 from reverie.base.files import read_bytes
+from reverie.hub.folder import read_pipeline
 from reverie.model import Cond, Model
 from reverie.nets import build, read_tensors
 from reverie.process import from_spec
@@ -26,36 +30,60 @@ from reverie.process import from_spec
 __all__ = ["FORMAT", "KIND", "house_models", "load"]
 
 FORMAT, KIND = 1, "reverie-model"
-_FOLDER = Path(str(resources.files("reverie.hub"))) / "models"
+INDEX = "model_index.json"
+_PACKAGE = Path(str(resources.files("reverie.hub"))) / "models"
+_CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def _places() -> list[Path]:
+    """Folders that are searched for house models, the first that has a name wins."""
+    named = [Path(place) for place in os.environ.get("REVERIE_MODELS", "").split(os.pathsep) if place]
+    beside = [_CHECKOUT / "models"] if (_CHECKOUT / "pyproject.toml").is_file() else []
+    return [*named, _PACKAGE, *beside]
+
+
+def _house() -> dict[str, Path]:
+    """Name -> its card, or its pipeline's folder."""
+    found: dict[str, Path] = {}
+    for place in _places():
+        for card in [*place.glob("*.json"), *place.glob("*/*.json")]:
+            if card.name == INDEX:
+                found.setdefault(card.parent.name, card.parent)
+            elif card.with_suffix(".safetensors").is_file() and card.parent.name in (place.name, card.stem):
+                found.setdefault(card.stem, card)
+    return found
 
 
 def house_models() -> list[str]:
-    """Names of the models that come with the package.
+    """Names of the models that come with the package, and of those in the folders that are searched.
 
     >>> "digits" in house_models()
     True
     """
-    return sorted(f.stem for f in _FOLDER.glob("*.json"))
+    return sorted(_house())
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> Model:
-    """A model ready to sample: a house model by name, or a model of the same format by path.
+    """A model ready to sample: a house model by name, a model of the same format or a diffusers pipeline by path.
 
     Args:
-        name: "digits", or the path of `<name>.json`, or of a folder that holds exactly one such file.
+        name: "digits", "shapes", or the path of `<name>.json`, of a folder that holds exactly one such file, or of a pipeline's folder.
         device: where its network goes.
 
     Returns:
-        A `Model` with `embed` (class names to a condition), `null`, `shape`, and `card` (the JSON file's content).
+        A `Model` with `embed` (class names, or a pipeline's prompts, to a condition), `null`, `shape`, and `card` (the JSON file's content); a
+        pipeline has its autoencoder as `codec`, and makes pictures.
 
     Raises:
-        UnknownNameError: neither a house model nor a path. FileError: malformed, truncated or newer files.
+        UnknownNameError: neither a house model nor a path. FileError: malformed, truncated or newer files, weights that are pickles.
 
     >>> m = load("digits")
     >>> m.shape, m.embed("7")
     ((1, 8, 8), {'class_labels': tensor([7])})
     """
     source = _find(name)
+    if source.is_dir():
+        return read_pipeline(source, device)
     card = _card(source)
     try:
         process = from_spec(card["process"])
@@ -103,26 +131,25 @@ def embed_classes(classes: Sequence[str]) -> Callable[[str | Sequence[str]], Con
 
 
 def _find(name: str | Path) -> Path:
-    house = _FOLDER / f"{name}.json"
-    if str(name) in house_models():
-        return house
+    """A card, or a pipeline's folder."""
+    house = _house()
+    if str(name) in house:
+        return house[str(name)]
     path = Path(name)
     if path.is_dir():
-        if (path / "model_index.json").is_file():
-            raise FileError(
-                f"{str(path)!r} is a diffusers folder; load its denoiser yourself and wrap it: rv.Model(net, process, predicts=...)"
-            )
+        if (path / INDEX).is_file():
+            return path
         found = sorted(f for f in path.glob("*.json") if f.with_suffix(".safetensors").is_file())
         if len(found) != 1:
             raise FileError(
-                f"{str(path)!r} holds {len(found)} models (<name>.json with <name>.safetensors); name one of them by its path"
+                f"{str(path)!r} holds {len(found)} models (<name>.json with <name>.safetensors) and no pipeline ({INDEX}); name one by its path"
             )
         return found[0]
     if path.is_file():
         return path.with_suffix(".json") if path.suffix == ".safetensors" else path
     if path.suffix or len(path.parts) > 1:
-        raise FileError(f"{str(path)!r} does not exist; house models are {', '.join(house_models())}")
-    raise unknown("model", str(name), house_models())
+        raise FileError(f"{str(path)!r} does not exist; house models are {', '.join(house)}")
+    raise unknown("model", str(name), house)
 
 
 def _card(source: Path) -> dict[str, Any]:

@@ -172,12 +172,20 @@ class _Latents:
 
 
 def text_to_image(
-    *, unet: Any, text_encoder: Any, tokenizer: Any, scheduler: Any, vae: Any = None, name: str | None = None
+    *,
+    unet: Any,
+    text_encoder: Any,
+    tokenizer: Any,
+    scheduler: Any,
+    vae: Any = None,
+    name: str | None = None,
+    whole: bool = True,
 ) -> Model:
     """The parts of a pipeline as a `Model`: its `embed` takes prompts, its null condition is the empty prompt, its codec the autoencoder.
 
     Args:
         scheduler: whose process and prediction type the U-Net was trained on. vae: without it the model makes latents.
+        whole: whether a word that is no token is an error, see `tokens`; of a vocabulary as large as CLIP's own it is none.
 
     Raises:
         UnknownNameError: a prediction type of the scheduler that Reverie lacks.
@@ -189,7 +197,7 @@ def text_to_image(
     @torch.no_grad()
     def embed(prompt: str | Sequence[str]) -> Cond:
         device = next(text_encoder.parameters()).device
-        return {"encoder_hidden_states": text_encoder(tokens(tokenizer, prompt).to(device))[0]}
+        return {"encoder_hidden_states": text_encoder(tokens(tokenizer, prompt, whole).to(device))[0]}
 
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size

@@ -1,0 +1,115 @@
+"""`reverie sample` with a text-to-image pipeline: prompts in turn, the model's own guide, titles and records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import reverie as rv
+from reverie.base import ArgumentError, UnknownNameError
+from reverie.cli import parse
+from reverie.cli.sheet import _wrapped, contact_sheet
+from reverie.hub.pipeline import make_scheduler, make_text_encoder, make_unet, write_pipeline
+from reverie.hub.tokenizer import make_tokenizer
+from reverie.nets import build
+
+ONE, TWO = "a red circle", "two blue stars above a green cross"
+
+
+@pytest.fixture(scope="session")
+def scenic(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny text-to-image pipeline of random weights, that recommends a guide."""
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    blocks = {"block_out_channels": [4, 4, 4], "layers_per_block": 1, "norm_num_groups": 2}
+    vae: Any = build(
+        "autoencoder-kl",
+        {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3, "mid_block_add_attention": False, **blocks},
+    )  # fmt: skip
+    unet = make_unet(
+        sample_size=4, block_out_channels=[8, 8], norm_num_groups=4, cross_attention_dim=8, attention_head_dim=2, layers_per_block=1,
+        down_block_types=["CrossAttnDownBlock2D"] * 2, up_block_types=["CrossAttnUpBlock2D"] * 2,
+    )  # fmt: skip
+    encoder = make_text_encoder(tokenizer, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    folder = tmp_path_factory.mktemp("scenic") / "scenic"
+    card = {"name": "scenic", "vocabulary": "whole", "sampling": {"grid": "trailing", "guide": "cfg:3"}}
+    parts = {"vae": vae, "text_encoder": encoder, "tokenizer": tokenizer, "unet": unet, "scheduler": make_scheduler()}
+    return str(write_pipeline(folder, **parts, card=card))
+
+
+def record(path: Path) -> dict[str, Any]:
+    with Image.open(path) as image:
+        return json.loads(image.info["reverie"])
+
+
+def test_texts_are_taken_in_turn(call: Callable[..., Any], scenic: str, tmp_path: Path) -> None:
+    answer = call("sample", scenic, ONE, TWO, "-n", 3, "--steps", 2, "-o", "out.png")
+    assert answer.exit_code == 0, answer.output
+    assert "2 calls and 4 network forwards each" in answer.output
+    said = record(tmp_path / "out.png")
+    assert said["prompts"] == [ONE, TWO, ONE]
+    assert (said["prompt"], said["guide"]) == ([ONE, TWO], "cfg:3")
+    assert "classes" not in said
+    call("sample", scenic, ONE, TWO, "-n", 3, "--steps", 2, "-o", "raw.npy")
+    m, plan = rv.load(scenic), rv.solve.plan_for(rv.load(scenic), steps=2)
+    want = rv.sample(m, 3, plan=plan, cond=m.embed([ONE, TWO, ONE]), guide=rv.guide.CFG(3.0))
+    got = torch.from_numpy(__import__("numpy").load(tmp_path / "raw.npy", allow_pickle=False))
+    assert torch.equal(got, want)
+    call("sample", scenic, TWO, "-n", 1, "--start", 1, "--steps", 2, "-o", "one.npy")
+    alone = torch.from_numpy(__import__("numpy").load(tmp_path / "one.npy", allow_pickle=False))
+    assert torch.equal(alone[0], want[1])
+
+
+def test_a_guide_that_is_given_or_declined(call: Callable[..., Any], scenic: str, tmp_path: Path) -> None:
+    answer = call("sample", scenic, ONE, "-n", 1, "--steps", 2, "--guide", "none", "-o", "out.png")
+    assert "2 calls and 2 network forwards each" in answer.output
+    assert record(tmp_path / "out.png")["guide"] is None
+    call("sample", scenic, ONE, "-n", 1, "--steps", 2, "--guide", "cfg:7", "-o", "out.png")
+    said = record(tmp_path / "out.png")
+    assert (said["guide"], said["prompt"]) == ("cfg:7", ONE)
+    assert "unknown guide 'pag'" in call("sample", scenic, ONE, "--guide", "pag").output
+
+
+def test_nothing_said_is_the_null_condition(call: Callable[..., Any], scenic: str, tmp_path: Path) -> None:
+    answer = call("sample", scenic, "-n", 2, "--steps", 2, "--guide", "none", "-o", "out.npy")
+    assert answer.exit_code == 0, answer.output
+    m = rv.load(scenic)
+    want = rv.sample(m, 2, steps=2, cond=m.embed(["", ""]))
+    got = torch.from_numpy(__import__("numpy").load(tmp_path / "out.npy", allow_pickle=False))
+    assert torch.equal(got, want)
+
+
+def test_a_folder_of_pictures_names_their_texts(call: Callable[..., Any], scenic: str, tmp_path: Path) -> None:
+    assert call("sample", scenic, ONE, TWO, "-n", 3, "--steps", 2, "-o", "more/").exit_code == 0
+    assert [record(tmp_path / f"more/{i:06d}.png")["prompts"] for i in range(3)] == [[ONE], [TWO], [ONE]]
+
+
+def test_what_cannot_be_drawn_is_said(call: Callable[..., Any], scenic: str) -> None:
+    assert "'crimson'" in call("sample", scenic, "a crimson circle").output
+    assert "this model reads 30 at most" in call("sample", scenic, "a red circle " * 11).output
+    with pytest.raises(UnknownNameError):
+        parse.cycled(rv.load(scenic), ["a violet star"], [0])
+    with pytest.raises(ArgumentError, match="takes no prompt, got 'cat'"):
+        parse.cycled(rv.oracle.Gaussian(torch.zeros(2), torch.eye(2), process=rv.process.vp()), ["cat", "dog"], [0])
+
+
+def test_long_captions_are_wrapped_and_a_title_is_above() -> None:
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(10)
+    lines = _wrapped("a small red circle above two large blue stars", font, 100)
+    assert len(lines) > 1
+    assert " ".join(lines) == "a small red circle above two large blue stars"
+    assert all(font.getlength(line) <= 100 for line in lines)
+    assert _wrapped("", font, 100) == [""]
+    x = torch.zeros(4, 3, 32, 32)
+    plain, titled, told = contact_sheet(x), contact_sheet(x, title="a star"), contact_sheet(x, ["a star " * 9] * 4)
+    assert titled.width == plain.width == told.width
+    assert titled.height > plain.height
+    assert told.height > contact_sheet(x, ["a"] * 4).height
