@@ -18,6 +18,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         ("sampling.md", 5, "unipc-3"),
         ("claims.md", 4, "mixture/10"),
         ("training.md", 4, ""),
+        ("tuning.md", 4, "fitted to mixture; error"),
     ],
 )
 def test_fragments_run(page: str, asserts: int, prints: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -15,15 +16,16 @@ from typer.testing import CliRunner
 import reverie as rv
 from reverie.base import ArgumentError
 from reverie.cli import page as pages
-from reverie.cli import showcase
+from reverie.cli import scenes, showcase
 from reverie.cli.app import app
 from reverie.cli.charts import COLOURS, curves
 from reverie.measure import Judge
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The demo, run once with an exact model of ten real digits, an untrained judge and small budgets: (output, folder, findings, ...)."""
+def made(tmp_path_factory, scenic):
+    """The demo, run once with an exact model of ten real digits, a pipeline and a judge of random weights, and small budgets: (output, folder,
+    findings, ...)."""
     x, y = rv.data.digits("train")
     model = rv.oracle.Mixture(x[:10], 0.3, labels=y[:10], process=rv.process.vp(), name="ten")
     torch.manual_seed(0)
@@ -46,9 +48,13 @@ def made(tmp_path_factory):
             patch.setattr(showcase, name, value)
         for name in ("BUDGETS", "FINE", "COUNT"):
             patch.setattr(pages, name, getattr(showcase, name))
-        patch.setattr("reverie.hub.load", lambda name: model)
+        load = rv.load
+        patch.setattr("reverie.hub.load", lambda name: model if name == "digits" else load(name))
+        patch.setattr(scenes, "STEPS", 2)
         patch.setattr("reverie.measure.judge", lambda: judge)
-        done = CliRunner(env={"COLUMNS": "240"}).invoke(app, ["demo", "-o", str(folder), "--samples", "100"])
+        done = CliRunner(env={"COLUMNS": "240"}).invoke(
+            app, ["demo", "-o", str(folder), "--samples", "100", "--words", scenic]
+        )
     assert done.exit_code == 0, done.output
     return done.output, folder, kept[0], model, judge
 
@@ -63,6 +69,8 @@ def test_the_page_is_whole_and_alone(made):
     assert "url(http" not in text
     assert "@import" not in text
     assert text.count('<img src="data:image/png;base64,') == 2 * (1 + 3 * len(showcase.SOLVERS))
+    assert text.count('<img class="colour" src="data:image/png;base64,') == 2 * len(scenes.PROMPTS)
+    assert "guided cfg:3, 4 network forwards each" in text
     assert text.count("<svg ") == 2
     assert "prefers-color-scheme: dark" in text
     for solver in showcase.SOLVERS:
@@ -113,6 +121,26 @@ def test_the_figures_are_right(made):
     assert found.of("ddim", 4).frechet == pytest.approx(rv.measure.frechet_distance(*features), rel=1e-3)
     assert found.of("dpmpp-2m", 50).calls == 50
     assert [check.order for _, check in found.orders] == [1]
+
+
+def test_pictures_from_words_are_read(made, scenic):
+    found = scenes.draw(rv.load(scenic), prompts=("a red circle", "two blue stars"))
+    m = rv.load(scenic)
+    said = ["a red circle"] * 2 + ["two blue stars"] * 2
+    assert found.prompts == tuple(said)
+    x = rv.sample(m, 4, steps=scenes.STEPS, cond=m.embed(said), guide=rv.guide.CFG(3.0), batch=4)
+    assert torch.equal(found.pictures, x)
+    assert found.rewards == tuple(rv.measure.reward(x, said).tolist())
+    assert (found.guide, found.calls, found.forwards) == ("cfg:3", scenes.STEPS, 2 * scenes.STEPS)
+    met = dataclasses.replace(found, rewards=(1.0, 0.5, 1.0, 0.0))
+    assert met.summary().startswith("2 of 4 pictures from words")
+    assert pages._scenes(met).count("✓</i>") == 2
+    assert pages._scenes(met).count('class="missed"') == 2
+    assert "<i>50%</i>" in pages._scenes(met)
+    assert pages._scenes(None) == ""
+    flat = rv.oracle.Gaussian(torch.zeros(2), torch.eye(2), process=rv.process.vp(), name="flat")
+    with pytest.raises(ArgumentError, match="flat makes no pictures from words"):
+        scenes.draw(flat)
 
 
 def test_a_strip_is_the_ink_of_its_pictures():

@@ -15,7 +15,8 @@ import torch
 
 import reverie as rv
 from reverie.base import ArgumentError, FileError, ShapeError
-from reverie.hub.jobs import Claims, Shards, fill, fingerprint
+from reverie.hub.jobs import Claims, Shards, fill
+from reverie.model.fingerprint import fingerprint
 
 ZERO = """
 import resource, sys, torch, reverie as rv

@@ -9,8 +9,9 @@ import torch
 
 import reverie as rv
 from reverie.base import ArgumentError, FileError, ShapeError, UnknownNameError
-from reverie.inspect import Comparison, Figure, Fine, Row, compare, entry
+from reverie.inspect import Comparison, Figure, Row, compare, entry
 from reverie.inspect.figures import distance, median
+from reverie.solve import Fine
 from reverie.solve.solver import SOLVERS
 
 torch.set_num_threads(1)

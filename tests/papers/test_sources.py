@@ -212,7 +212,7 @@ def test_the_closure_of_a_claim(slug):
             "hub/models/digits.json",
             "hub/models/digits.safetensors",
         } <= found
-    if "frechet" in text:
+    if '"frechet"' in text:
         assert {"reverie.measure.frechet", "reverie.measure.judge", "measure/judge-digits.safetensors"} <= found
 
 

@@ -14,7 +14,11 @@ from reverie.train import Recipe, load_recipe
 from reverie.train.tasks import task
 
 FOLDER = Path(str(resources.files("reverie")))
-SHIPPED = {"digits": FOLDER / "hub/models/digits", "digits-judge": FOLDER / "measure/judge-digits"}
+SHIPPED = {
+    "digits": FOLDER / "hub/models/digits",
+    "digits-judge": FOLDER / "measure/judge-digits",
+    "shapes-judge": FOLDER / "measure/judge-shapes",
+}
 
 
 @pytest.mark.parametrize("name", SHIPPED)

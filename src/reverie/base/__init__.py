@@ -4,6 +4,7 @@ from reverie.base.errors import (
     ArgumentError,
     FileError,
     NonFiniteError,
+    OriginWarning,
     ReverieError,
     ShapeError,
     TimeError,
@@ -15,6 +16,7 @@ from reverie.base.registry import Implementation, cites, implementations, implem
 
 __all__ = [
     "DATA", "HOOK", "PLAN", "PRIOR", "TRAIN",
-    "ArgumentError", "FileError", "Implementation", "Noise", "NonFiniteError", "ReverieError", "ShapeError", "TimeError", "UnknownNameError",
+    "ArgumentError", "FileError", "Implementation", "Noise", "NonFiniteError", "OriginWarning", "ReverieError", "ShapeError", "TimeError",
+    "UnknownNameError",
     "cites", "implementations", "implements", "unknown",
 ]  # fmt: skip

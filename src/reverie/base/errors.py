@@ -13,6 +13,7 @@ __all__ = [
     "ArgumentError",
     "FileError",
     "NonFiniteError",
+    "OriginWarning",
     "ReverieError",
     "ShapeError",
     "TimeError",
@@ -57,6 +58,10 @@ class NonFiniteError(ReverieError, ArithmeticError):
 
 class FileError(ReverieError, OSError):
     """A file is missing, malformed, truncated, too large, of a newer version, or cannot be written."""
+
+
+class OriginWarning(UserWarning):
+    """Fitted numbers are used on something else than they were fitted to."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str], listed: str = "") -> UnknownNameError:

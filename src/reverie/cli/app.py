@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from reverie.cli import claims, comparing, demo, papers, plans, sampling, training
+from reverie.cli import claims, comparing, demo, papers, plans, sampling, training, tuning
 from reverie.cli.console import complain
 
 __all__ = ["app"]
@@ -78,6 +78,7 @@ for _function, _epilog in (
     (plans.solvers, plans.SOLVERS_EXAMPLES),
     (plans.plan, plans.PLAN_EXAMPLES),
     (comparing.compare, comparing.EXAMPLES),
+    (tuning.tune, tuning.EXAMPLES),
     (training.train, training.EXAMPLES),
     (papers.cite, papers.CITE_EXAMPLES),
     (demo.demo, demo.EXAMPLES),

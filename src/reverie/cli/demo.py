@@ -1,4 +1,4 @@
-"""`reverie demo`: the digits in few evaluations, measured, on one page."""
+"""`reverie demo`: digits in few evaluations, measured, and pictures from words, on one page."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ def demo(
     model: Annotated[
         str, typer.Option(metavar="MODEL", help="A class-conditional model of digits, by name or path.")
     ] = "digits",
+    words: Annotated[
+        str, typer.Option(metavar="MODEL", help="A text-to-image model of drawn scenes, by name or path.")
+    ] = "shapes",
     samples: Annotated[int, typer.Option(metavar="N", min=100, help="Samples a quality figure, from 100.")] = 1000,
     seed: Annotated[int, typer.Option(metavar="INT", help="Seed of all noise, from 0 to below 2^64.")] = 0,
 ) -> None:
     """Make a page that shows what few evaluations give: pictures, errors, quality, orders.
 
-    It takes about a minute on two cores, and ends with the path of one self-contained file.
+    It takes a minute or two on two cores, and ends with the path of one self-contained file.
     """
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from reverie.base import FileError
     from reverie.base.files import atomic, check_writable
     from reverie.cli.page import page
+    from reverie.cli.scenes import draw
     from reverie.cli.showcase import measure
-    from reverie.hub import load
+    from reverie.hub import house_models, load
     from reverie.measure import judge
 
     folder = Path(output)
@@ -53,9 +57,12 @@ def demo(
             bar.update(task, description=what, completed=share)
 
         found = measure(load(model), judge(), samples, seed, tell)
+        tell("pictures from words", 1.0)
+        scenes = draw(load(words), seed) if words in house_models() or Path(words).exists() else None
     seconds = time.monotonic() - began
     with atomic(folder / "index.html") as temporary:
-        temporary.write_text(page(found, seconds), encoding="utf-8")
-    for line in found.summary():
+        temporary.write_text(page(found, seconds, scenes), encoding="utf-8")
+    missing = f"no model {words!r} is here, so no pictures from words; set REVERIE_MODELS to the folder that holds it"
+    for line in [*found.summary(), missing if scenes is None else scenes.summary()]:
         out().print(line, soft_wrap=True)
     out().print(f"[bold]{folder / 'index.html'}[/bold]  {seconds:.0f} s", soft_wrap=True)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from reverie.cli.charts import COLOURS, curves
+from reverie.cli.scenes import Scenes
 from reverie.cli.sheet import pixels
 from reverie.cli.showcase import BUDGETS, COUNT, FINE, LONG, SCALE, SHOWN, SOLVERS, Findings
 from reverie.cli.style import CSS
@@ -89,7 +90,34 @@ def _orders(found: Findings) -> str:
     return f"<table><tr><th>solver</th><th>declared</th><th>measured</th><th></th></tr>{''.join(rows)}</table>"
 
 
-def page(found: Findings, seconds: float) -> str:
+def _colour(x: Tensor) -> str:
+    """One picture `(3, H, W)` in [-1, 1] as a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(x[None])[0].numpy()).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _scenes(scenes: Scenes | None) -> str:
+    """The section of pictures from words; nothing without them."""
+    if scenes is None:
+        return ""
+    cards = []
+    for x, text, met in zip(scenes.pictures, scenes.prompts, scenes.rewards, strict=True):
+        mark = "<i title='all that was asked for'>✓</i>" if met == 1 else f"<i>{met:.0%}</i>"
+        said = html.escape(text)
+        kind = "" if met == 1 else ' class="missed"'
+        cards.append(
+            f'<figure{kind}><img class="colour" src="{_colour(x)}" alt="{said}"><figcaption>{said} {mark}</figcaption></figure>'
+        )
+    guided = f", guided {html.escape(scenes.guide)}" if scenes.guide else ""
+    cost = f"{scenes.calls} calls{guided}, {scenes.forwards} network forwards each, {scenes.seconds:.0f} s for all {len(scenes.prompts)}"
+    return f"""<section><h2>Pictures from words</h2>
+<p>The model <code>{html.escape(scenes.model)}</code> is a Stable Diffusion in small: text encoder, U-Net and autoencoder in the layout that
+diffusers loads. Here: {cost}. A program reads each picture: ✓ is all that was asked for, else the share of it.</p>
+<div class="scenes">{"".join(cards)}</div></section>"""
+
+
+def page(found: Findings, seconds: float, scenes: Scenes | None = None) -> str:
     """The whole page as text."""
     import reverie
 
@@ -113,6 +141,7 @@ def page(found: Findings, seconds: float) -> str:
         if own
         else ""
     )
+    words = "" if scenes is None else f'reverie sample {scenes.model} "{scenes.prompts[0]}" -n 16 -o scene.png\n'
     big = "".join(f"<div><strong>{a}</strong><span>{b}</span></div>" for a, b in figures)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -122,6 +151,7 @@ def page(found: Findings, seconds: float) -> str:
 below starts from the same ten noises, on the model <code>{html.escape(found.model)}</code>: what differs
 is only the solver, and how often it asks.</p></header>
 <section class="figures">{big}</section>
+{_scenes(scenes)}
 <section><h2>The pictures</h2>
 <p>The error is the median relative distance, over {COUNT} samples, to the model's own fine solution from the same
 noise: it is the solver's alone.</p>
@@ -138,7 +168,7 @@ noise: it is the solver's alone.</p>
 <p>A solver is a table of numbers, so its order of accuracy can be measured by algebra: the rate at which one step's error falls with
 its size. The third-order update in wide use lacks a factor 2.</p>{_orders(found)}</div></section>
 <section><h2>The same by hand</h2>
-<pre><code>reverie sample digits -n 40 --steps 6 -o out.png
+<pre><code>{words}reverie sample digits -n 40 --steps 6 -o out.png
 reverie sample digits 7 --guide cfg:{SCALE:g} --solver dpmpp-3m --steps 8 -o sevens.png
 reverie plan dpmpp-3m --process digits --steps 8 --check-order</code></pre>
 <pre><code>import reverie as rv

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from reverie.base import FileError
-from reverie.hub.jobs import fingerprint, plan_hash
+from reverie.hub.jobs import plan_hash
 from reverie.model import Model
+from reverie.model.fingerprint import fingerprint
 from reverie.nets import read_tensors, write_tensors
 from reverie.solve import Plan
 

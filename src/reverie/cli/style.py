@@ -9,7 +9,7 @@ CSS = """
   --paper: #fbfaf7; --card: #ffffff; --ink: #1b1b20; --soft: #66666f; --line: #e5e2da; --accent: #3f7fe0; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #131317; --card: #1b1b21; --ink: #ecebe6; --soft: #9c9ca6; --line: #2e2e37; --accent: #7aa9f2; }
-  img { filter: invert(1); }
+  img { filter: invert(1); } img.colour { filter: none; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.55;
@@ -44,6 +44,10 @@ figure { margin: 0 0 14px; } .fine figure, figure:last-child { margin-bottom: 0;
 figcaption { display: flex; justify-content: space-between; gap: 12px; margin-bottom: 5px; font-size: .86rem; }
 figcaption span { color: var(--soft); font-variant-numeric: tabular-nums; }
 img { display: block; width: 100%; image-rendering: pixelated; }
+.scenes { display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); gap: 20px 16px; margin-bottom: 16px; }
+.scenes figure { margin: 0; } .scenes img { border-radius: 8px; margin-bottom: 6px; }
+.scenes figcaption { display: block; line-height: 1.35; } .scenes figcaption i { font-style: normal; color: var(--accent); }
+.scenes .missed i { color: var(--soft); }
 .tabs > input { position: absolute; opacity: 0; }
 .tabs > label { display: inline-block; padding: 6px 16px; margin: 0 6px 18px 0; border: 1px solid var(--line); border-radius: 99px;
   cursor: pointer; color: var(--soft); font-size: .92rem; }

@@ -3,6 +3,8 @@
 from reverie.data.digits import digits
 from reverie.data.drawing import render
 from reverie.data.parsing import parse
+from reverie.data.patches import patches
+from reverie.data.photographs import photographs
 from reverie.data.pictures import pixels
 from reverie.data.request import demands
 from reverie.data.shapes import scene, scenes, shapes
@@ -11,5 +13,6 @@ from reverie.data.things import Scene, Thing
 from reverie.data.wording import caption
 
 __all__ = [
-    "Samples", "Scene", "Thing", "caption", "demands", "digits", "parse", "pixels", "render", "samples", "scene", "scenes", "shapes", "write_npz",
+    "Samples", "Scene", "Thing", "caption", "demands", "digits", "parse", "patches", "photographs", "pixels", "render", "samples", "scene",
+    "scenes", "shapes", "write_npz",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reverie.base import ArgumentError, Noise, unknown
 from reverie.data.drawing import render
+from reverie.data.ids import listed
 from reverie.data.layout import NUMBERS, layout
 from reverie.data.things import COLOURS, SHAPES, Scene
 from reverie.data.wording import caption
@@ -24,16 +25,6 @@ __all__ = ["scene", "scenes", "shapes"]
 
 SPLITS = ("train", "heldout")
 _SCENE, _WORDING = 0x5A0, 0x5A2  # streams, to which a split's number is added
-
-
-def _ids(index: int | Iterable[int] | Tensor) -> list[int]:
-    if isinstance(index, int) and not isinstance(index, bool) and index >= 0:
-        return list(range(index))
-    if isinstance(index, Tensor) and index.ndim == 1:
-        return index.tolist()
-    if isinstance(index, Tensor) or not isinstance(index, Iterable):
-        raise ArgumentError(f"index is {index!r}; give how many scenes, from 0, or the scenes' numbers (N,)")
-    return list(index)
 
 
 def scenes(
@@ -65,7 +56,7 @@ def scenes(
             raise unknown("shape", shape, SHAPES)
     if len(barred) > len(COLOURS) * len(SHAPES) // 2:
         raise ArgumentError(f"avoid bars {len(barred)} of {len(COLOURS) * len(SHAPES)} pairs; bar half of them at most")
-    ids = _ids(index)
+    ids = listed(index, "scenes")
     out: list[Scene | None] = [None] * len(ids)
     noise, stream, attempt = Noise(seed), _SCENE + SPLITS.index(split), 0
     left = list(range(len(ids)))
@@ -106,7 +97,7 @@ def shapes(
     >>> x.shape, bool((shapes([2])[0] == x[2:]).all())
     (torch.Size([3, 3, 64, 64]), True)
     """
-    ids = _ids(index)
+    ids = listed(index, "scenes")
     drawn = scenes(ids, seed, split, avoid)
     wording = Noise(seed).uniform((32,), ids, stream=_WORDING + SPLITS.index(split)).tolist()
     return render(drawn), [caption(s, words) for s, words in zip(drawn, wording, strict=True)]

@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reverie.base import ArgumentError, FileError
 from reverie.base.files import atomic
 from reverie.data.pictures import pixels
 from reverie.data.shards import MANIFEST, VALUES, Manifest, Shard, check_shard, file_hash, read_manifest
 from reverie.model import Model
+from reverie.model.fingerprint import feed, fingerprint
 from reverie.solve import Plan, plan_for, sample_blocks
 
 try:
@@ -48,7 +49,6 @@ __all__ = [
     "cell_size",
     "differing",
     "fill",
-    "fingerprint",
     "made_with",
     "plan_hash",
     "sample_folder",
@@ -59,31 +59,6 @@ Gaps = dict[int, list[tuple[int, int]]]
 """Cell -> the runs of ids (from, to) that are missing in it."""
 WAIT = 0.2
 """Seconds between looks at what other processes do."""
-
-
-def fingerprint(model: Model) -> str:
-    """The SHA-256 of what a model computes: its weights, process, prediction type and time label.
-
-    A network that is no `nn.Module` is known by its name and by the tensors that the model itself holds (an oracle's means, say).
-    """
-    told = model._label if isinstance(model._label, str) else "function"
-    said = [model.process.spec(), repr(model), told, None if model.shape is None else list(model.shape)]
-    h = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    parts: list[Any] = [model, model.net, model.codec, *(v for _, v in sorted(vars(model).items()) if _plain(v))]
-    for part in parts:
-        own = part.state_dict() if isinstance(part, nn.Module) else getattr(part, "__dict__", {})
-        _feed(h, {k: v for k, v in own.items() if isinstance(v, Tensor)})
-    return h.hexdigest()
-
-
-def _plain(value: Any) -> bool:
-    return type(value).__module__.startswith("reverie.oracle")
-
-
-def _feed(h: Any, tensors: Mapping[str, Tensor]) -> None:
-    for name, value in sorted(tensors.items()):
-        h.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        h.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def plan_hash(plan: Plan) -> str:
@@ -189,7 +164,7 @@ def _cond_hash(cond: Mapping[str, Any]) -> str | None:
     if not cond:
         return None
     h = hashlib.sha256()
-    _feed(h, {k: v for k, v in cond.items() if isinstance(v, Tensor)})
+    feed(h, {k: v for k, v in cond.items() if isinstance(v, Tensor)})
     h.update(repr(sorted((k, v) for k, v in cond.items() if not isinstance(v, Tensor))).encode())
     return h.hexdigest()
 

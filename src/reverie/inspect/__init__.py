@@ -4,6 +4,5 @@ from reverie.inspect.compare import compare
 from reverie.inspect.comparison import Comparison, Floor, Row
 from reverie.inspect.entries import Entry, entry
 from reverie.inspect.figures import Figure
-from reverie.inspect.fine import Fine
 
-__all__ = ["Comparison", "Entry", "Figure", "Fine", "Floor", "Row", "compare", "entry"]
+__all__ = ["Comparison", "Entry", "Figure", "Floor", "Row", "compare", "entry"]

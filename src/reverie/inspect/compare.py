@@ -2,7 +2,7 @@
 
 Every solver starts from the same noises, and is measured by up to three figures, each with an interval:
 
-    error     median over samples of |x - x*| / rms |x*|,  x* the model's own fine solution: the solver's error alone  (`inspect.fine`)
+    error     median over samples of |x - x*| / rms |x*|,  x* the model's own fine solution: the solver's error alone  (`solve.fine`)
     frechet   the Fréchet distance to data, in features, or of the states themselves where these are few              (`measure.frechet`)
     sliced    the sliced Wasserstein distance to data                                                                 (`measure.sliced`)
 
@@ -29,11 +29,11 @@ from reverie.base import ArgumentError, FileError, NonFiniteError, ReverieError,
 from reverie.inspect.comparison import Comparison, Floor, Row
 from reverie.inspect.entries import Entry, defaults, entry, labels
 from reverie.inspect.figures import GROUPS, Figure, distance, median
-from reverie.inspect.fine import Fine
 from reverie.measure import Sliced, frechet_distance, judge
 from reverie.model import Model, conditions, select
 from reverie.oracle import Mixture
 from reverie.solve import Plan, sample_blocks
+from reverie.solve.fine import Fine
 
 __all__ = ["BUDGETS", "compare"]
 

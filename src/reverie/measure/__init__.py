@@ -4,6 +4,7 @@ from reverie.measure.benchmark import Benchmark, benchmark, calibration
 from reverie.measure.categories import category, prompts
 from reverie.measure.frechet import frechet_distance
 from reverie.measure.judge import Judge, judge
+from reverie.measure.judge_shapes import SceneJudge, scene_judge
 from reverie.measure.kernel import kernel_distance
 from reverie.measure.nearest import nearest_distance
 from reverie.measure.scene import read
@@ -15,6 +16,7 @@ __all__ = [
     "Accuracy",
     "Benchmark",
     "Judge",
+    "SceneJudge",
     "Sliced",
     "accuracy",
     "benchmark",
@@ -28,6 +30,7 @@ __all__ = [
     "prompts",
     "read",
     "reward",
+    "scene_judge",
     "sliced_wasserstein",
     "spread_ratio",
 ]

@@ -1,7 +1,7 @@
 """Where solvers are put to the test: an overlapping mixture, whose every answer is exact, and the trained digits.
 
     error      the solver's alone: the median over samples of |x - x*| / rms |x*|, x* the exact solution of the model's own ODE from the same noise
-               (`inspect.Fine`; on the trained network to a tolerance of 1e-4)
+               (`solve.Fine`; on the trained network to a tolerance of 1e-4)
     kernel     the unbiased kernel distance to exact samples of the mixture, or to the real digits in the features of an independent classifier
     frechet    the Fréchet distance likewise; it is biased upwards by few samples, so only differences of it mean something
 
@@ -21,12 +21,12 @@ from reverie.data import digits as real
 from reverie.guide import CFG
 from reverie.hub import load
 from reverie.inspect.entries import entry
-from reverie.inspect.fine import Fine
 from reverie.measure import frechet_distance, judge, kernel_distance
 from reverie.model import Model
 from reverie.oracle import Mixture
 from reverie.process import Process, vp
 from reverie.solve import Plan, sample
+from reverie.solve.fine import Fine
 
 _NONE = torch.empty(0)
 __all__ = ["Problem", "digits", "mixture", "overlapping"]
@@ -37,7 +37,7 @@ class Problem:
 
     Args:
         name: of the setting, as in figures. m: the model, guided or not. n: samples. seed: of the noises. cond: of the n samples.
-        reference: of the exact solutions, see `inspect.Fine`. data: what its samples should be like. fresh: n others of these.
+        reference: of the exact solutions, see `solve.Fine`. data: what its samples should be like. fresh: n others of these.
     """
 
     def __init__(

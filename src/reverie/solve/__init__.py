@@ -4,24 +4,81 @@ import importlib
 
 from reverie.solve.capture import Captured, capture
 from reverie.solve.context import Run
+from reverie.solve.fine import Fine
 from reverie.solve.grids import ENDS, GRIDS, Node, nodes
 from reverie.solve.likelihood import Likelihood, log_likelihood, sample_with_likelihood
-from reverie.solve.line import Line, given, noise, prediction, state
+from reverie.solve.line import Line, given, noise, one, prediction, state
 from reverie.solve.order import OrderCheck, check_order
 from reverie.solve.plan import Plan, Stage, dynamic, rule
 from reverie.solve.run import run
 from reverie.solve.sample import plan_for, sample, sample_blocks
 from reverie.solve.solver import SOLVERS, Solver, Table, plan, solver
+from reverie.solve.tuning.bellman import BellmanGrid, bellman_grid
+from reverie.solve.tuning.cascade import Cascade
+from reverie.solve.tuning.compensate import compensate
+from reverie.solve.tuning.evolve import Found, evolve
+from reverie.solve.tuning.genome import Genome
+from reverie.solve.tuning.s3 import search_solver
+from reverie.solve.tuning.score import endpoint_error
+from reverie.solve.tuning.statistics import Statistics, statistics
+from reverie.solve.tuning.timesets import search_times
+from reverie.solve.tuning.tune import tune
+from reverie.solve.unroll import Unrolled, reroll, unroll
 
 __all__ = [
-    "ENDS", "GRIDS", "SOLVERS", "Captured", "Likelihood", "Line", "Node", "OrderCheck", "Plan", "Run", "Solver", "Stage", "Table",
-    "capture", "check_order",
-    "dynamic", "given", "log_likelihood", "nodes", "noise", "plan", "plan_for", "prediction", "rule", "run", "sample", "sample_blocks",
-    "sample_with_likelihood", "solver", "state",
+    "ENDS",
+    "GRIDS",
+    "SOLVERS",
+    "BellmanGrid",
+    "Captured",
+    "Cascade",
+    "Fine",
+    "Found",
+    "Genome",
+    "Likelihood",
+    "Line",
+    "Node",
+    "OrderCheck",
+    "Plan",
+    "Run",
+    "Solver",
+    "Stage",
+    "Statistics",
+    "Table",
+    "Unrolled",
+    "bellman_grid",
+    "capture",
+    "check_order",
+    "compensate",
+    "dynamic",
+    "endpoint_error",
+    "evolve",
+    "given",
+    "log_likelihood",
+    "nodes",
+    "noise",
+    "one",
+    "plan",
+    "plan_for",
+    "prediction",
+    "reroll",
+    "rule",
+    "run",
+    "sample",
+    "sample_blocks",
+    "sample_with_likelihood",
+    "search_solver",
+    "search_times",
+    "solver",
+    "state",
+    "statistics",
+    "tune",
+    "unroll",
 ]  # fmt: skip
 
 # Registered in the order in which they are listed.
 for _family in (
-    "ddim", "heun", "kdpm", "singlestep", "multistep", "unipc", "deis", "pndm", "sa", "langevin", "restart", "consistency", "adaptive",
+    "ddim", "heun", "kdpm", "singlestep", "multistep", "unipc", "dpm_v3", "dc", "usf", "deis", "pndm", "sa", "langevin", "restart", "consistency",
+    "adaptive", "two_level",
 ):  # fmt: skip
     importlib.import_module(f"reverie.solve.{_family}")

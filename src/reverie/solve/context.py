@@ -198,6 +198,8 @@ class Run:
         for key, wide in f.wide:
             term = self._symbol(key) * self._coefficient(wide)
             acc = term if acc is None else acc + term
+        if f.constant:
+            acc = torch.full_like(self.x, f.constant) if acc is None else acc.add_(f.constant)
         return torch.zeros_like(self.x) if acc is None else acc
 
     def _make(self, f: FoldedStage) -> None:
@@ -223,6 +225,8 @@ class Run:
                 return self.raws[j][head]  # type: ignore[index]
             case ("n", j):
                 return self.draw(j)
+            case ("1",):
+                return torch.ones_like(self.x)
         return self.inputs[key[1]]
 
     def _coefficient(self, c: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ Source: Zhang & Chen 2023 (2204.13902, section 3 and appendix B; its tABr has r 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -30,6 +29,7 @@ from reverie.process import DDPM, Process
 from reverie.solve.exponential import Step, derivatives
 from reverie.solve.grids import Node
 from reverie.solve.line import Line, prediction
+from reverie.solve.quadrature import legendre
 from reverie.solve.solver import Table, solver
 
 __all__ = ["RUNGE_KUTTA", "deis_1", "deis_2", "deis_3", "deis_4", "lms", "rk_deis"]
@@ -37,19 +37,10 @@ __all__ = ["RUNGE_KUTTA", "deis_1", "deis_2", "deis_3", "deis_4", "lms", "rk_dei
 VARIABLES = ("t", "rho", "log-rho")
 
 
-@functools.cache
-def _legendre(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places and weights of Gauss-Legendre quadrature on [-1, 1] (Golub & Welsch 1969)."""
-    k = torch.arange(1, n, dtype=torch.float64)
-    beta = k / (4 * k**2 - 1).sqrt()
-    places, vectors = torch.linalg.eigh(torch.diag(beta, 1) + torch.diag(beta, -1))
-    return places, 2 * vectors[0] ** 2
-
-
 def _moments(process: Process, s: Node, t: Node, n: int) -> list[float]:
     """int_{rho_s}^{rho_t} (time(rho) - t_s)^k drho for k < n."""
     edges = torch.tensor([s.lam, *_kinks(process, s, t), t.lam], dtype=torch.float64)[:, None]
-    places, weights = _legendre(64 if len(edges) == 2 else 12)
+    places, weights = legendre(64 if len(edges) == 2 else 12)
     half = (edges[1:] - edges[:-1]) / 2
     lam = edges[:-1] + half * (1 + places)
     drho = -half * weights * (-lam).exp()

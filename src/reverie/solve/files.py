@@ -79,7 +79,7 @@ def save(plan: Plan, path: str | Path) -> None:
         "stages": stages,
     }
     try:
-        text = json.dumps(head, indent=1, allow_nan=True)
+        text = json.dumps(head, indent=1, allow_nan=True, default=_described)
     except TypeError as error:
         raise FileError(
             f"cannot save the plan: {error}; args, options and provenance must be numbers, strings and lists"
@@ -158,7 +158,7 @@ def _stage(k: int, entry: Any, tensors: dict[str, Tensor]) -> Stage:
     terms: dict[Key, Coef] = {}
     for term in entry["row"]:
         symbol, *index, c = term
-        widths = {"x": 1, "p": 2, "n": 1, "i": 1}
+        widths = {"x": 1, "p": 2, "n": 1, "i": 1, "1": 0}
         if (
             symbol not in widths
             or len(index) != widths[symbol]
@@ -180,6 +180,13 @@ def _stage(k: int, entry: Any, tensors: dict[str, Tensor]) -> Stage:
         None if entry.get("net") is None else _typed(entry, "net", str),
         None if made is None else (str(made[0]), dict(made[1])),
     )
+
+
+def _described(value: Any) -> Any:
+    """What an option of no JSON type says of itself (statistics, whose numbers are in the table)."""
+    if callable(spec := getattr(value, "spec", None)):
+        return spec()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _tuples(value: Any) -> Any:

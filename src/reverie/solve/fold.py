@@ -42,6 +42,8 @@ class FoldedStage:
     noises: tuple[tuple[int, float], ...]
     inputs: tuple[tuple[str, float], ...]
     wide: tuple[tuple[Key, Tensor], ...]
+    constant: float = 0.0
+    """The row's term without a symbol, where it is a number."""
     made: tuple[tuple[int, int, float], ...] = ()
     """Predictions that are made once: (stage, head, coefficient)."""
     makes: tuple[tuple[int, float, float], ...] = ()
@@ -178,6 +180,7 @@ def fold_stage(
         noises=tuple((key[1], c) for key, c in scalars if key[0] == "n"),
         inputs=tuple((key[1], c) for key, c in scalars if key[0] == "i"),
         wide=wide,
+        constant=sum(c for key, c in scalars if key[0] == "1"),
         made=tuple((key[1], key[2], c) for key, c in scalars if key[0] == "m"),
         makes=tuple((h, float(a.x), float(a.raw)) for (j, h), a in once.items() if j == k),
         asks=stage.t is not None,

@@ -8,7 +8,7 @@ the curve. Then `end` says what happens at the data side:
     "zero"       N nodes down to t_min and one more, sigma = 0 (EDM, k-diffusion)
 
 The spacings of diffusers, "leading" and "linspace", place N nodes themselves: sigma = 0 follows them under "denoise" as under "zero"
-(on flows it is the last of N + 1 placed nodes).
+(on flows it is the last of N + 1 placed nodes). "two-level" places its own end as well, and stays there under "sigma_min".
 
     name               the curve, or the nodes
     logsnr[:power]     even in lam; exponential is the field's other name of it (with "zero")
@@ -19,6 +19,7 @@ The spacings of diffusers, "leading" and "linspace", place N nodes themselves: s
     trailing           even in t from t_max to where sigma = 0; whole labels on ddpm
     leading[:offset]   t_i = i / N of the way, i = N - 1 .. 0; on ddpm labels i floor(T / N) + offset
     linspace           N nodes, even in t, both ends included; whole labels on ddpm
+    two-level[:m,e,r1,r2]  almost even in t, down to a noise level chosen by m, e and r1; see `solve.two_level`
 
 Sources: Lu et al. 2022 (2206.00927, uniform log-SNR), Karras et al. 2022 (2206.00364, eq. 5), Zhang & Chen 2023 (2204.13902, quadratic), Lee et
 al. 2024 (2407.12173, beta), Lin et al. 2024 (2305.08891, table 2: leading, linspace, trailing).
@@ -172,6 +173,8 @@ def _linspace(p: Process, n: int, first: float, last: float) -> Tensor:
 
 PLACED: dict[str, Callable[..., Tensor]] = {"leading": _leading, "linspace": _linspace}
 """Spacings that place their n nodes themselves, after which sigma = 0 follows."""
+OWN_END = {"two-level"}
+"""Those of them that never reach sigma = 0 themselves, whatever the process."""
 NUMBERED = {
     "logsnr": "its power",
     "exponential": "its power",
@@ -180,6 +183,8 @@ NUMBERED = {
     "leading": "its offset",
 }
 """Grids that take a number after a colon."""
+MANY = {"two-level": 4}
+"""Those of them that take several, with commas: how many at most."""
 
 
 def _named(grid: str) -> tuple[str, Callable[..., Tensor], bool]:
@@ -195,12 +200,21 @@ def _named(grid: str) -> tuple[str, Callable[..., Tensor], bool]:
         known = ", ".join(f"{n} ({what})" for n, what in NUMBERED.items())
         raise ArgumentError(f"grid {name!r} takes no number, got {grid!r}; these do: {known}")
     try:
-        value = float(number)
+        values = [float(v) for v in number.split(",")]
     except ValueError:
-        value = math.nan
-    if not (0 <= value < math.inf if placed else 0 < value < math.inf):
-        raise ArgumentError(f"grid {grid!r}: after the colon comes {NUMBERED[name]}, a positive number")
-    return name, lambda *args: made(*args, value), placed
+        values = [math.nan]
+    if len(values) > (most := MANY.get(name, 1)) or not all(
+        0 <= v < math.inf if placed else 0 < v < math.inf for v in values
+    ):
+        what = "a positive number" if most == 1 else f"at most {most} positive numbers"
+        raise ArgumentError(f"grid {grid!r}: after the colon comes {NUMBERED[name]}, {what}")
+    return name, lambda *args: made(*args, *values), placed
+
+
+def papers_of(grid: str) -> tuple[str, ...]:
+    """The papers of the index that a named grid is from."""
+    name = grid.partition(":")[0]
+    return tuple(getattr(PLACED.get(name, GRIDS.get(name)), "__papers__", ()))
 
 
 def nodes(
@@ -213,9 +227,9 @@ def nodes(
     """The N + 1 nodes of a plan.
 
     Args:
-        grid: a name, with its parameter after a colon if wanted ("karras:5" for rho, "logsnr:0.8" for the power); or N + 1 falling
-            times, taken literally; or N + 1 pairs (sigma, label) in the convention of schedulers (sigma / alpha, for flows sigma
-            itself), the last one usually `(0.0, None)`.
+        grid: a name, with its parameter after a colon if wanted ("karras:5" for rho, "logsnr:0.8" for the power, "two-level:8,6,5" for
+            three constants); or N + 1 falling times, taken literally; or N + 1 pairs (sigma, label) in the convention of schedulers
+            (sigma / alpha, for flows sigma itself), the last one usually `(0.0, None)`.
         steps: N >= 1; may be left out when the grid is given by values.
         end: "denoise", "sigma_min" or "zero"; values are taken literally and ignore it.
         span: the part of a named grid's curve to use, from u to u; ends at u = 0 only if its second number is 0.
@@ -237,7 +251,7 @@ def nodes(
                 f"a grid given by its values begins and ends where they do; leave out span, got {span!r}"
             )
         return _literal(p, grid, steps)
-    _, curve, placed = _named(grid)
+    name, curve, placed = _named(grid)
     if steps is None:
         raise ArgumentError("give steps=N (N + 1 nodes) or nfe= (a budget of model calls)")
     try:
@@ -247,7 +261,7 @@ def nodes(
     if not 1 >= first > last >= 0:
         raise ArgumentError(f"span goes from at most 1 (noise) down to at least 0 (data), got {span!r}")
     if placed:
-        own_zero = last == 0 and end != "sigma_min" and p.t_min != p.t_clean
+        own_zero = last == 0 and end != "sigma_min" and (p.t_min != p.t_clean or name in OWN_END)
         times = curve(p, steps if own_zero else steps + 1, first, last).tolist()
         times += [p.t_clean] if own_zero else []
         _falling(p, times, f"grid {grid!r} with {steps} steps")

@@ -1,8 +1,8 @@
 """Linear forms: the rows of a plan's table, written as in the papers.
 
-A solver writes `a * X + b * P` with the symbols `state(j)`, `prediction(j, head)`, `noise(j)` and `given(name)`; the result is one row of
+A solver writes `a * X + b * P` with the symbols `state(j)`, `prediction(j, head)`, `noise(j)`, `given(name)` and `one()`; the result is one row of
 
-    state_k = sum_j a[k,j] state_j + sum_{j,h} b[k,j,h] prediction_{j,h} + sum_j c[k,j] noise_j + sum_m d[k,m] input_m.
+    state_k = sum_j a[k,j] state_j + sum_{j,h} b[k,j,h] prediction_{j,h} + sum_j c[k,j] noise_j + sum_m d[k,m] input_m + e[k].
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Coef", "Key", "Line", "given", "noise", "prediction", "state"]
+__all__ = ["Coef", "Key", "Line", "given", "noise", "one", "prediction", "state"]
 
 Coef = float | Tensor
 Key = tuple[Any, ...]
@@ -53,7 +53,7 @@ class Line:
         return Line({key: v / c for key, v in self.terms.items()})
 
     def part(self, symbol: str) -> Iterable[tuple[Key, Coef]]:
-        """The terms of one kind of symbol ("x", "p", "n", "i") whose coefficients are not exactly zero, keys without the symbol."""
+        """The terms of one kind of symbol ("x", "p", "n", "i", "1") whose coefficients are not exactly zero, keys without the symbol."""
         return [(k[1:], c) for k, c in self.terms.items() if k[0] == symbol and not (isinstance(c, float) and c == 0.0)]
 
 
@@ -75,3 +75,12 @@ def noise(j: int) -> Line:
 def given(name: str) -> Line:
     """A named input of the run (a degraded picture, a mean, a source)."""
     return Line({("i", name): 1.0})
+
+
+def one() -> Line:
+    """The number 1 in every coordinate: `c * one()` is a constant term, c a number or a tensor broadcastable to the state.
+
+    >>> (state(0) + 0.5 * one()).terms
+    {('x', 0): 1.0, ('1',): 0.5}
+    """
+    return Line({("1",): 1.0})

@@ -229,7 +229,7 @@ def serving(model: Model | Mapping[str, Model], net: str | None) -> Model:
 def check_stage(k: int, stage: Stage, asked: Container[int], heads: int) -> None:
     """Raise `ArgumentError` where a stage refers to what does not exist yet, or makes nothing; `asked` holds the stages up to k
     that ask the model."""
-    parts = {s: list(stage.row.part(s)) for s in "xpni"}
+    parts = {s: list(stage.row.part(s)) for s in "xpni1"}
     if not any(parts.values()) and stage.rule is None:
         raise ArgumentError(f"stage {k}: its row is empty")
     bad_state = [j for (j,), _ in parts["x"] if not 0 <= j <= k]

@@ -21,6 +21,7 @@ from reverie.base import ArgumentError, Noise, NonFiniteError, ShapeError
 from reverie.model import Model, conditions
 from reverie.solve.context import Run, seeded
 from reverie.solve.fold import Folded, FoldedStage, fold, fold_stage
+from reverie.solve.origin import check_origin
 from reverie.solve.plan import RULES, Plan, Stage, check_stage, serving
 
 __all__ = ["EVENTS", "handlers_of", "run", "stages", "static_jobs"]
@@ -278,6 +279,8 @@ def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str 
             raise ArgumentError(
                 f"the plan was compiled for {plan.process}, the model runs on {m.process}; compile it for model.process"
             )
+    if plan.provenance:
+        check_origin(plan, model)
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 

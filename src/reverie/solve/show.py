@@ -19,7 +19,8 @@ def show(plan: Plan) -> str:
 
     x0, x1, ... are states (x0 the initial one), D1 (data), e1 (noise), u1 (flow) is what the model said of state 1, z0, z1, ... are noises.
     """
-    head = f"{plan.solver}: {_process(plan)}, order {plan.order}"
+    order = f"order {plan.order}" if plan.order else "fitted, of no order"
+    head = f"{plan.solver}: {_process(plan)}, {order}"
     if plan.rule is not None:
         given = ", ".join(f"{k}={v}" for k, v in plan.rule[1].items())
         return f"{head}\n  dynamic: {plan.rule[0]}({given}), at most {plan.bound if plan.bound is not None else 'any number of'} calls"
@@ -44,7 +45,18 @@ def show(plan: Plan) -> str:
     lines.append(
         f"{'end':>5}  {last:9.5g}  {ends:7.3f}" if math.isfinite(ends) else f"{'end':>5}  {last:9.5g}      inf"
     )
-    return "\n".join(lines)
+    return "\n".join(lines + _origin(plan))
+
+
+def _origin(plan: Plan) -> list[str]:
+    """What the numbers were fitted to."""
+    said = plan.provenance
+    if "model" not in said:
+        return []
+    errors = ""
+    if "before" in said and "after" in said:
+        errors = f"; error {said['before']['median']:.3g} ({said['begun']}) before, {said['after']['median']:.3g} after"
+    return [f"fitted to {said['model']}{errors}"]
 
 
 def _process(plan: Plan) -> str:
@@ -58,11 +70,8 @@ def _formula(plan: Plan, s: Stage) -> str:
         if not isinstance(c, Tensor) and c == 0.0:
             continue
         sign, size = _size(c)
-        out += (
-            f" {sign} {size} {_symbol(plan, key)}"
-            if out
-            else f"{'-' if sign == '-' else ''}{size} {_symbol(plan, key)}"
-        )
+        term = f"{size} {_symbol(plan, key)}".rstrip()
+        out += f" {sign} {term}" if out else f"{'-' if sign == '-' else ''}{term}"
     return out or "0"
 
 
@@ -77,6 +86,8 @@ def _symbol(plan: Plan, key: Key) -> str:
         return f"x{key[1]}"
     if key[0] == "p":
         return f"{_LETTER.get(plan.kinds[key[2]], 'p')}{key[1]}" + (f".{key[2]}" if key[2] else "")
+    if key[0] == "1":
+        return ""
     return f"z{key[1]}" if key[0] == "n" else str(key[1])
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reverie.base import ArgumentError, TimeError, unknown
 from reverie.process import VP, Process
-from reverie.solve.grids import Node, nodes
+from reverie.solve.grids import Node, nodes, papers_of
 from reverie.solve.line import Line, state
 from reverie.solve.plan import Plan, Stage
 
@@ -269,5 +269,7 @@ def _wrap(entry: Solver, process: Process, at: Sequence[Node], grid: str, end: s
         dict(options),
         table.rule,
         table.bound,
-        papers=tuple(getattr(entry.build, "__papers__", ())) + tuple(getattr(entry.build, "__cites__", ())),
+        papers=tuple(getattr(entry.build, "__papers__", ()))
+        + papers_of(grid)
+        + tuple(getattr(entry.build, "__cites__", ())),
     )

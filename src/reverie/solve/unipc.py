@@ -18,7 +18,7 @@ Source: Zhao et al. 2023 (2302.04867, algorithms 5 to 8, section 3.4 for B(h)).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from reverie.base import cites, unknown
@@ -28,7 +28,7 @@ from reverie.solve.grids import Node
 from reverie.solve.line import Line, prediction
 from reverie.solve.solver import Table, solver
 
-__all__ = ["unipc_1", "unipc_2", "unipc_3"]
+__all__ = ["unipc", "unipc_1", "unipc_2", "unipc_3"]
 
 
 def _half(step: Step, variant: str) -> float:
@@ -51,31 +51,45 @@ def _correct(step: Step, x: Line, at: Sequence[Node], values: Sequence[Line], va
     return step.through(x, at, values)
 
 
-def _unipc(at: Sequence[Node], top: int, variant: str, kind: str, corrector: bool, lower_final: bool | None) -> Table:
+def unipc(
+    at: Sequence[Node],
+    top: int,
+    variant: str,
+    kind: str,
+    corrector: bool,
+    lower_final: bool | None,
+    revise: Callable[[int, Sequence[Line]], Line] | None = None,
+) -> Table:
+    """The table of UniPC of order `top`; see `unipc_1`.
+
+    Args:
+        revise: `(i, predictions at the nodes 0 .. i)` -> what takes the place of the last of them from the predictor of step i on.
+    """
     if variant not in ("bh1", "bh2"):
         raise unknown("variant", variant, ["bh1", "bh2"])
     if kind not in ("x0", "eps"):
         raise unknown("kind", kind, ["x0", "eps"])
     n = len(at) - 1
     lower = n < 10 if lower_final is None else lower_final
-    table, asked, base, order = Table(kinds=(kind,)), list[int](), Line(), 0
+    table, said, base, order = Table(kinds=(kind,)), list[Line](), Line(), 0
     for i, (s, t) in enumerate(pairwise(at)):
         if corrector and i and math.isfinite(Step(at[i - 1], s, kind).h):
             # ask at the predicted state; the row is the corrected one
-            asked.append(table.k)
+            said.append(prediction(table.k))
             back = range(i, i - order - 1, -1)
-            values = [prediction(asked[j]) for j in back]
-            row = _correct(Step(at[i - 1], s, kind), base, [at[j] for j in back], values, variant)
+            row = _correct(Step(at[i - 1], s, kind), base, [at[j] for j in back], [said[j] for j in back], variant)
             table.ask(s, row, s, i, inner=True)
         order = min(top, i + 1, n - i if lower else top)
         while order > 1 and not (math.isfinite(t.lam) and math.isfinite(at[i - order + 1].lam)):
             order -= 1
         base = table.x
-        corrected = len(asked) == i + 1
+        corrected = len(said) == i + 1
         if not corrected:
-            asked.append(table.k)
+            said.append(prediction(table.k))
+        if revise is not None:
+            said[i] = revise(i, said)
         back = range(i, i - order, -1)
-        row = _predict(Step(s, t, kind), base, [at[j] for j in back], [prediction(asked[j]) for j in back], variant)
+        row = _predict(Step(s, t, kind), base, [at[j] for j in back], [said[j] for j in back], variant)
         if corrected:
             table.move(row, t, i)
         else:
@@ -100,7 +114,7 @@ def unipc_1(
         variant: "bh2" (default) or "bh1", the function B(h). kind: of the predictions that are combined, "x0" (default) or "eps".
         corrector: whether the predicted states are corrected. lower_final: let the order fall towards the end (default: when N < 10).
     """
-    return _unipc(at, 1, variant, kind, corrector, lower_final)
+    return unipc(at, 1, variant, kind, corrector, lower_final)
 
 
 @cites("unipc")
@@ -120,7 +134,7 @@ def unipc_2(
         variant: "bh2" (default) or "bh1", the function B(h). kind: of the predictions that are combined, "x0" (default) or "eps".
         corrector: whether the predicted states are corrected. lower_final: let the order fall towards the end (default: when N < 10).
     """
-    return _unipc(at, 2, variant, kind, corrector, lower_final)
+    return unipc(at, 2, variant, kind, corrector, lower_final)
 
 
 @cites("unipc")
@@ -140,4 +154,4 @@ def unipc_3(
         variant: "bh2" (default) or "bh1", the function B(h). kind: of the predictions that are combined, "x0" (default) or "eps".
         corrector: whether the predicted states are corrected. lower_final: let the order fall towards the end (default: when N < 10).
     """
-    return _unipc(at, 3, variant, kind, corrector, lower_final)
+    return unipc(at, 3, variant, kind, corrector, lower_final)

@@ -77,6 +77,8 @@ def unroll(plan: Plan, kind: str = "x0") -> Unrolled:
     asked = [k for k, stage in enumerate(plan.table) if stage.t is not None]
     if not asked or any(s.rule is not None or s.net is not None or s.args for s in plan.table):
         raise ArgumentError(f"{plan.solver!r} asks nothing, or has stages with rules, nets or arguments of their own")
+    if any(True for s in plan.table for _ in s.row.part("1")):
+        raise ArgumentError(f"{plan.solver!r} has rows with a constant term; it cannot be unrolled")
     n, p = len(asked), plan.process
     own, wanted = as_target(plan.kinds[0]), as_target(kind)
     unit = torch.eye(n + 1, dtype=torch.float64)

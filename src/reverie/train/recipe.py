@@ -17,7 +17,7 @@ from typing import Any
 
 from reverie.base import ArgumentError, FileError, unknown
 
-__all__ = ["Augment", "Recipe", "Times", "load_recipe", "recipes"]
+__all__ = ["Augment", "Recipe", "Spoil", "Times", "load_recipe", "recipes"]
 
 
 def _check(ok: bool, what: str, name: str, value: object) -> None:
@@ -59,23 +59,40 @@ class Augment:
 
 
 @dataclass(frozen=True)
+class Spoil:
+    """How much pictures of shapes are spoilt at most while their judge learns: blur in pixels (a Gaussian's deviation), deviation of the noise
+    added, and change of brightness, of pictures in [-1, 1].
+    """
+
+    blur: float = 0.0
+    noise: float = 0.0
+    light: float = 0.0
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            _check(getattr(self, f.name) >= 0, "at least 0", f"spoil.{f.name}", getattr(self, f.name))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training: what is trained, on what, how.
 
     Args:
-        name: of the model and its files. task: "denoising", "classification", "autoencoding" or "text-to-image". data: "digits" or "shapes".
+        name: of the model and its files. task: "denoising", "classification", "autoencoding" or "text-to-image". data: "digits", "shapes" or
+            "patches", of which the last has no classes.
         net: {"name": ..., "args": {...}}; of a text-to-image model "unet-2d-condition".
         process: a process's spec, {"name": ..., ...}; of a text-to-image model "scaled-linear" with beta_start, beta_end and labels.
         predicts, label: as `reverie.Model` takes them. drop: probability, in [0, 1), of training on the null class.
         times: the law of training times. weight: of the x0-error, "none" (the network's own error), "edm:DATA" or "min-snr:GAMMA", see `objectives`.
-        augment: random changes of the pictures.
+        augment: random changes of the pictures. spoil: those of shapes, of which their judge must tell the strength.
         steps, batch: optimiser steps, and pictures a step. seed: of everything random, in [0, 2^32).
         rate, decay: AdamW's highest learning rate and its weight decay. warmup: steps to reach the rate; it then falls
             as a cosine to 0.
         clip: largest norm of the gradient. ema: decay of the average of the weights, in [0, 1).
         kl: weight of an autoencoder's divergence. precision: of the network's arithmetic in training, "float32", "bfloat16" or "float16"
             (autocast). accumulate: parts in which a process takes its share of a batch.
-        sampling: how the finished model is best sampled, as `reverie.Model` takes it; goes into its card.
+        sampling: how the finished model is best sampled, as `reverie.Model` takes it, and of a text-to-image model the guide that
+            `reverie sample` takes ("cfg:5"); goes into its card.
         vae: a text-to-image model's autoencoder, the path of its card, weights or folder. scenes: how many are drawn for it, and encoded once.
         text: its text encoder, fields of transformers' `CLIPTextConfig`, and `length`, the tokens of a prompt.
         save_every, check_every, picture_every: steps between checkpoints, measurements on held-out data, and sheets of samples (0: none).
@@ -95,6 +112,7 @@ class Recipe:
     times: Times = field(default_factory=Times)
     weight: str = "none"
     augment: Augment = field(default_factory=Augment)
+    spoil: Spoil = field(default_factory=Spoil)
     steps: int = 10000
     batch: int = 256
     seed: int = 0
@@ -133,8 +151,9 @@ class Recipe:
                 name,
                 dict(getattr(self, name)),
             )
-        extra = sorted(set(self.sampling) - {"solver", "grid", "end"})
-        _check(not extra, "a mapping of solver, grid and end", "sampling", dict(self.sampling))
+        told = ("solver", "grid", "end", *(["guide"] if self.task == "text-to-image" else []))
+        extra = sorted(set(self.sampling) - set(told))
+        _check(not extra, f"a mapping of {', '.join(told)}", "sampling", dict(self.sampling))
         from reverie.train.objectives import parse_weight
 
         parse_weight(self.weight)
@@ -146,6 +165,9 @@ class Recipe:
             raise unknown("task", self.task, tasks)
         if self.precision not in precisions:
             raise unknown("precision", self.precision, precisions)
+        read = self.task == "classification" and self.data == "shapes"
+        _check(read or self.spoil == Spoil(), "left out but for the judge of shapes", "spoil", self.spoil)
+        _check(not read or self.augment == Augment(), "left out for shapes, which are spoilt", "augment", self.augment)
         self._check_text()
 
     def _check_text(self) -> None:
@@ -199,7 +221,7 @@ class Recipe:
         return _build(cls, spec, "")
 
 
-_PARTS: dict[str, type] = {"times": Times, "augment": Augment}
+_PARTS: dict[str, type] = {"times": Times, "augment": Augment, "spoil": Spoil}
 _TYPES: dict[str, type] = {"int": int, "float": float, "str": str}
 
 
@@ -241,7 +263,7 @@ def recipes() -> list[str]:
     """The names of the recipes that come with the package.
 
     >>> recipes()
-    ['digits', 'digits-judge', 'shapes', 'shapes-vae']
+    ['digits', 'digits-judge', 'patches', 'shapes', 'shapes-judge', 'shapes-vae']
     """
     folder = resources.files("reverie.train") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))

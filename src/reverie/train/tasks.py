@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from reverie.base import ArgumentError, Noise, unknown
 from reverie.base.noise import TRAIN
 from reverie.data import digits
-from reverie.data.shapes import shapes
-from reverie.measure import Judge
+from reverie.data.drawing import render
+from reverie.data.shapes import scenes, shapes
+from reverie.measure import Judge, SceneJudge
+from reverie.measure.judge_shapes import KINDS, LOOKS
 from reverie.model import Model
 from reverie.nets import NETS, build
 from reverie.process import from_spec
@@ -24,14 +26,14 @@ from reverie.train.autoencoder import autoencoding, psnr
 from reverie.train.batches import augmented, rows
 from reverie.train.objectives import classification, denoising, stratified, times, weights
 from reverie.train.players import Step
+from reverie.train.reading import reading, spoilt, truth
 from reverie.train.recipe import Recipe
+from reverie.train.sources import SOURCES, Pictures, Source, source
 
 __all__ = ["Task", "task"]
 
 CHECK = 2**31  # held-out noise is drawn for this step, which no training reaches
 DRAWS = 4  # noise draws a held-out sample
-
-DATA_SETS: dict[str, Callable[[str], tuple[Tensor, Tensor]]] = {"digits": digits}
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,16 @@ def task(recipe: Recipe, folder: Path | None = None, say: Callable[[str], None] 
         return _autoencoding(recipe)
     if recipe.task == "text-to-image":
         return _text_to_image(recipe, folder, say)
-    if recipe.data not in DATA_SETS:
-        raise unknown("data set", recipe.data, DATA_SETS)
-    load = DATA_SETS[recipe.data]
+    if recipe.task == "classification" and recipe.data == "shapes":
+        return _scene_reading(recipe)
+    if recipe.task == "classification" and recipe.data != "digits":
+        raise unknown("data set with classes", recipe.data, ["digits", "shapes"])
+    if recipe.data not in SOURCES:
+        raise unknown("data set", recipe.data, SOURCES)
     net = build(recipe.net["name"], recipe.net.get("args"), NETS | {"judge": Judge})
-    make = _denoising if recipe.task == "denoising" else _classification
-    return make(recipe, net, load("train"), load("heldout"))
+    if recipe.task == "classification":
+        return _classification(recipe, net, digits("train"), digits("heldout"))
+    return _denoising(recipe, net, source(recipe))
 
 
 def _device(net: nn.Module) -> torch.device:
@@ -110,6 +116,29 @@ def _classification(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor]
     return Task(net, loss, check, _card(recipe, net, "reverie-judge", int(train[1].max()) + 1))
 
 
+def _scene_reading(recipe: Recipe) -> Task:
+    net: Any = build(recipe.net["name"], recipe.net.get("args"), {"scene-judge": SceneJudge})
+    held = scenes(512, split="heldout")
+    pictures, right = render(held), truth(held)
+
+    def loss(step: Step) -> Tensor:
+        slots = step.slots(recipe.batch)
+        drawn = scenes([step * recipe.batch + slot for slot in slots], seed=recipe.seed)
+        x, share, light = spoilt(render(drawn), recipe.spoil, recipe.seed, int(step), slots)
+        true = truth(drawn)
+        true.looks[:, :3] += 1.5 * light[:, None]  # as seen: tones are 3 times those in [0, 1], light is of [-1, 1]
+        true.looks[:, 3:] = 2 * share
+        return reading(net, x.to(_device(net)), true)
+
+    def check() -> dict[str, float]:
+        x = pictures.to(_device(net))
+        return {"heldout": reading(net, x, right).item(), "accuracy": net.accuracy(x, held)}
+
+    card = _card(recipe, net, "reverie-judge", 0)
+    card |= {"classes": [f"{colour} {shape}" for shape, colour in KINDS], "looks": list(LOOKS)}
+    return Task(net, loss, check, card)
+
+
 def _autoencoding(recipe: Recipe) -> Task:
     if recipe.data != "shapes":
         raise unknown("data set for an autoencoder", recipe.data, ["shapes"])
@@ -140,52 +169,54 @@ def _text_to_image(recipe: Recipe, folder: Path | None, say: Callable[[str], Non
         "name": recipe.name,
         "data": recipe.data,
         "autoencoder": made.digest,
+        "vocabulary": "whole",
         "sampling": dict(recipe.sampling),
         "recipe": recipe.spec(),
     }
     return Task(made.net, made.loss, made.check, card, made.pictures, made.write)
 
 
-def _denoising(recipe: Recipe, net: nn.Module, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> Task:
-    classes = int(train[1].max()) + 1
-    model = Model(
-        net, from_spec(dict(recipe.process)), recipe.predicts, recipe.label, {"class_labels": classes}, name=recipe.name
-    )
+def _denoising(recipe: Recipe, net: nn.Module, data: Source) -> Task:
+    if not isinstance(recipe.predicts, str):
+        raise ArgumentError(f"a recipe names its prediction type, got {recipe.predicts!r}")
+    if not data.classes and getattr(net, "classes", None) is not None:
+        raise ArgumentError(
+            f"the data {recipe.data!r} have no classes, the network has some: give it classes: 0 in net.args"
+        )
+    null = {"class_labels": data.classes} if data.classes else None
+    model = Model(net, from_spec(dict(recipe.process)), recipe.predicts, recipe.label, null, name=recipe.name)
     law, noise = recipe.times, Noise(recipe.seed)
 
-    def sample(x0: Tensor, labels: Tensor, step: int, drop: float, part: Sequence[int] | None = None) -> Tensor:
+    def sample(pictures: Pictures, step: int, drop: float, part: Sequence[int] | None = None) -> Tensor:
+        x0, labels = pictures
         slots = range(len(x0))
         u = noise.uniform((2,), index=slots, stage=step, stream=TRAIN)
         eps = noise.normal(tuple(x0.shape[1:]), index=slots, stage=step, stream=TRAIN)
         t = times(model.process, stratified(u[:, 0]), law.law, law.mean, law.std)
-        told = torch.where(u[:, 1] < drop, classes, labels)
         of, device = list(slots if part is None else part), _device(net)
-        x0, t, eps, told = (v[of].to(device) for v in (x0, t, eps, told))
-        return denoising(model, x0, t, eps, {"class_labels": told}, weights(model, t, recipe.weight))
+        cond = {}
+        if labels is not None:
+            cond["class_labels"] = torch.where(u[:, 1] < drop, data.classes, labels)[of].to(device)
+        x0, t, eps = (v[of].to(device) for v in (x0, t, eps))
+        return denoising(model, x0, t, eps, cond, weights(model, t, recipe.weight))
 
     def loss(step: Step) -> Tensor:
-        pick = rows(recipe.seed, int(step), recipe.batch, len(train[0]))
-        x = augmented(train[0][pick], recipe.augment, recipe.seed, int(step))
-        return sample(x, train[1][pick], int(step), recipe.drop, step.slots(recipe.batch))
+        return sample(data.batch(int(step)), int(step), recipe.drop, step.slots(recipe.batch))
 
     def check() -> dict[str, float]:
-        size = len(held[0])
-        pick = torch.arange(size) * len(train[0]) // size  # as many trained ones, evenly spread
-        means = {"heldout": held, "trained": (train[0][pick], train[1][pick])}
         return {
-            k: sum(sample(*pair, CHECK + draw, 0.0).item() for draw in range(DRAWS)) / DRAWS
-            for k, pair in means.items()
+            name: sum(sample(pictures, CHECK + draw, 0.0).item() for draw in range(DRAWS)) / DRAWS
+            for name, pictures in (("heldout", data.heldout), ("trained", data.trained))
         }
 
-    card = _card(recipe, net, "reverie-model", classes)
-    if not isinstance(recipe.predicts, str):
-        raise ArgumentError(f"a recipe names its prediction type, got {recipe.predicts!r}")
+    card = _card(recipe, net, "reverie-model", data.classes)
     card |= {
         "process": model.process.spec(),
         "predicts": recipe.predicts,
         "label": recipe.label,
-        "null": {"class_labels": classes},
-        "shape": list(train[0].shape[1:]),
+        "null": null,
+        "shape": list(data.heldout[0].shape[1:]),
         "sampling": dict(recipe.sampling),
+        "classes": card["classes"] or None,
     }
     return Task(net, loss, check, card)

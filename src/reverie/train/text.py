@@ -216,7 +216,7 @@ class TextToImage:
     def sampled(self, captions: Sequence[str]) -> Tensor:
         """A picture of each caption, guided, in 12 steps."""
         model = self.model
-        model.sampling = dict(self.recipe.sampling)
+        model.sampling = {k: v for k, v in self.recipe.sampling.items() if k != "guide"}
         cond = model.embed(list(captions)) if model.embed is not None else None
         return sample(model, len(captions), steps=STEPS, guide=CFG(SCALE), cond=cond).clamp(-1, 1).cpu()
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from reverie.base import PRIOR, ArgumentError, Noise
 from reverie.model import Model, conditions, select
 from reverie.oracle import solve_ode
-from reverie.solve import Plan, plan, run
+from reverie.solve.plan import Plan
+from reverie.solve.run import run
+from reverie.solve.solver import plan
 
 __all__ = ["Fine"]
 
@@ -28,6 +30,7 @@ class Fine:
         reference: a float, the tolerance of `solve_ode` (a float32 network supports 1e-4 to 1e-5); or an int, the calls of a fine plan of
             dpmpp-3m; or a `Plan` that ends at t_min.
         tell: called after each block with the calls of the model, per sample, that were made in it.
+        stream: of the noise; another than that of `sample` has noises that no sample begins with.
 
     >>> import reverie as rv
     >>> o = rv.oracle.Gaussian(torch.zeros(2), torch.eye(2), process=rv.process.vp())
@@ -47,7 +50,9 @@ class Fine:
         batch: int = 64,
         reference: float | int | Plan = 1e-4,
         tell: Callable[[int, int], None] | None = None,
+        stream: int = PRIOR,
     ) -> None:
+        self.stream = stream
         self.m, self.n, self.shape, self.seed, self.batch = m, n, tuple(shape), seed, batch
         self.cond = conditions(cond, n, m.null, m.device)
         self.tell = tell
@@ -81,9 +86,13 @@ class Fine:
                 )
             return self._known[start, stop]
         if (start, stop) not in self._known:
-            z = p.draw(Noise(self.seed), self.shape, range(self.n), stage=0, stream=PRIOR)
-            self._known[start, stop] = self._map(self._solver(start, stop), p.prior(z, start))
+            self._known[start, stop] = self._map(self._solver(start, stop), self.begin(start))
         return self._known[start, stop]
+
+    def begin(self, start: float) -> Tensor:
+        """The initial states `(n, *shape)`, float64 on the CPU."""
+        p = self.m.process
+        return p.prior(p.draw(Noise(self.seed), self.shape, range(self.n), stage=0, stream=self.stream), start)
 
     def _solver(self, start: float, stop: float) -> Callable[[Tensor, Mapping[str, Any]], Tensor]:
         table = self.plan
