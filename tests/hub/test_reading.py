@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def test_a_model_of_a_folder_that_is_searched_has_a_name(
     source: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(source[0], tmp_path / "toy")
-    monkeypatch.setenv("REVERIE_MODELS", f"{tmp_path / 'nowhere'}:{tmp_path}")
+    monkeypatch.setenv("REVERIE_MODELS", f"{tmp_path / 'nowhere'}{os.pathsep}{tmp_path}")
     assert {"toy", "digits"} <= set(rv.hub.house_models())
     assert rv.load("toy").shape == (4, 16, 16)
     monkeypatch.delenv("REVERIE_MODELS")
@@ -176,8 +177,15 @@ def test_a_scheduler_without_a_known_process_is_refused(folder: Path) -> None:
         json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"})
     )
     change(folder / "model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])
-    with pytest.raises(FileError, match="no alphas_cumprod"):
+    with pytest.raises(FileError, match="no noise levels by alphas_cumprod"):
         read_pipeline(folder)
+
+
+@pytest.mark.parametrize("said", [None, [], {"guide": 5}, {"sampler": "ddim"}])
+def test_a_card_s_sampling_is_checked(folder: Path, said: object) -> None:
+    change(folder / "card.json", sampling=said)
+    with pytest.raises(FileError, match="says sampling"):
+        rv.load(folder)
 
 
 def test_a_network_of_another_size_is_refused(folder: Path) -> None:

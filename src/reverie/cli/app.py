@@ -7,6 +7,7 @@ run, so that `reverie --help` does not wait for torch.
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,8 @@ class _Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        before = warnings.showwarning
+        warnings.showwarning = _told
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -39,6 +42,20 @@ class _Commands(TyperGroup):
                 raise
             complain(str(error))
             raise typer.Exit(2) from None
+        finally:
+            warnings.showwarning = before
+
+
+def _told(
+    message: Any, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Reverie's own warnings as a line, others as Python shows them."""
+    from reverie.base.errors import OriginWarning
+
+    if issubclass(category, OriginWarning):
+        complain(str(message), "note")
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 app = typer.Typer(

@@ -35,7 +35,7 @@ def demo(
     from reverie.base import FileError
     from reverie.base.files import atomic, check_writable
     from reverie.cli.page import page
-    from reverie.cli.scenes import draw
+    from reverie.cli.scenes import check, draw
     from reverie.cli.showcase import measure
     from reverie.hub import house_models, load
     from reverie.measure import judge
@@ -48,6 +48,9 @@ def demo(
             f"cannot make the folder {output!r}: {error.strerror or error}; choose another with -o"
         ) from None
     check_writable(folder / "index.html")
+    scenic = load(words) if words in house_models() or (words != "shapes" and words) else None
+    if scenic is not None:
+        check(scenic)
     began = time.monotonic()
     columns = (SpinnerColumn(), TextColumn("{task.description:<42}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err(), transient=True) as bar:
@@ -58,7 +61,7 @@ def demo(
 
         found = measure(load(model), judge(), samples, seed, tell)
         tell("pictures from words", 1.0)
-        scenes = draw(load(words), seed) if words in house_models() or Path(words).exists() else None
+        scenes = None if scenic is None else draw(scenic, seed, source=words)
     seconds = time.monotonic() - began
     with atomic(folder / "index.html") as temporary:
         temporary.write_text(page(found, seconds, scenes), encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import shlex
 
 import torch
 from PIL import Image
@@ -141,7 +142,13 @@ def page(found: Findings, seconds: float, scenes: Scenes | None = None) -> str:
         if own
         else ""
     )
-    words = "" if scenes is None else f'reverie sample {scenes.model} "{scenes.prompts[0]}" -n 16 -o scene.png\n'
+    words = (
+        ""
+        if scenes is None
+        else html.escape(
+            f'reverie sample {shlex.quote(scenes.source)} "{scenes.prompts[0]}" -n 16 -o scene.png\n', False
+        )
+    )
     big = "".join(f"<div><strong>{a}</strong><span>{b}</span></div>" for a, b in figures)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

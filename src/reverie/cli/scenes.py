@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError
 from reverie.cli import parse
+from reverie.data.things import SIDE
 from reverie.measure import reward
 from reverie.model import Model
 from reverie.solve import plan_for, sample
 
-__all__ = ["PROMPTS", "STEPS", "Scenes", "draw"]
+__all__ = ["PROMPTS", "STEPS", "Scenes", "check", "draw"]
 
 PROMPTS = (
     "a large red circle",
@@ -33,10 +35,11 @@ class Scenes:
     """Pictures `(N, 3, H, W)` in [-1, 1] of prompts; the share of each prompt's demands that its picture meets; and what they cost.
 
     Args:
-        guide: the words of the guide. calls, forwards: of the model and of its network, a picture. seconds: for all.
+        source: how the model was asked for. guide: the words of the guide. calls, forwards: of the model and its network, a picture. seconds: of all.
     """
 
     model: str
+    source: str
     prompts: tuple[str, ...]
     pictures: Tensor
     rewards: tuple[float, ...]
@@ -51,17 +54,26 @@ class Scenes:
         return f"{met} of {len(self.prompts)} pictures from words are what was asked for, in {self.calls} calls ({self.seconds:.0f} s for all)"
 
 
-def draw(model: Model, seed: int = 0, prompts: tuple[str, ...] = PROMPTS) -> Scenes:
+def check(model: Model) -> None:
+    """Raise `ArgumentError` for a model that makes no 64x64 pictures in colour from words."""
+    if model.embed is None or model.codec is None or model.shape is None:
+        raise ArgumentError(f"{model.name} makes no pictures from words")
+    size = tuple(model.decode(torch.zeros(1, *model.shape)).shape[1:])
+    if size != (3, SIDE, SIDE):
+        raise ArgumentError(f"{model.name} makes pictures of shape {size}; the demo's scenes are (3, {SIDE}, {SIDE})")
+
+
+def draw(model: Model, seed: int = 0, prompts: tuple[str, ...] = PROMPTS, source: str = "shapes") -> Scenes:
     """Two pictures of each prompt, guided as the model recommends.
 
     Args:
-        model: takes prompts, and makes 64x64 pictures in colour (`shapes`). seed: of all noise.
+        model: takes prompts, and makes 64x64 pictures in colour (`shapes`). seed: of all noise. source: how it was asked for.
 
     Raises:
-        ArgumentError: a model that takes none.
+        ArgumentError: another kind of model.
     """
-    if model.embed is None or model.codec is None:
-        raise ArgumentError(f"{model.name} makes no pictures from words")
+    check(model)
+    assert model.embed is not None
     words = parse.own_guide(model, None)
     guide = None if words is None else parse.guide(words)
     plan = plan_for(model, steps=STEPS)
@@ -70,6 +82,6 @@ def draw(model: Model, seed: int = 0, prompts: tuple[str, ...] = PROMPTS) -> Sce
     x = sample(model, len(every), plan=plan, guide=guide, cond=model.embed(every), seed=seed, batch=len(every))
     seconds = time.monotonic() - began
     return Scenes(
-        model.name, tuple(every), x, tuple(reward(x, every).tolist()), words, plan.nfe or 0,
+        model.name or source, source, tuple(every), x, tuple(reward(x, every).tolist()), words, plan.nfe or 0,
         plan.cost(model if guide is None else model | guide) or 0, seconds,
     )  # fmt: skip

@@ -73,6 +73,8 @@ def contact_sheet(
     scale = max(1, math.ceil(_WANTED / max(height, width))) if scale is None else scale
     if columns < 1 or scale < 1:
         raise ArgumentError(f"columns and scale must be at least 1, got {columns} and {scale}")
+    if captions is not None and len(captions) != n:
+        raise ArgumentError(f"{n} pictures need as many captions, got {len(captions)}")
     columns = min(columns, n)
     gap = max(4, min(16, width * scale // 11))
     size = max(9, min(16, height * scale // 6))

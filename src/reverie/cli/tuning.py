@@ -66,6 +66,7 @@ def tune(
     """
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from reverie.base import ArgumentError
     from reverie.base.files import check_writable
     from reverie.cli import parse
     from reverie.cli.sampling import _device
@@ -79,6 +80,10 @@ def tune(
     words = parse.own_guide(base, guide)
     m = base if words is None else base | parse.guide(words)
     told = prompt[0] if prompt and len(prompt) == 1 else prompt or None
+    if base.embed is not None and base.card.get("classes") is None and not told and words is not None:
+        raise ArgumentError(
+            f"{base.name} is guided by {words}, and nothing said is what guides compare with; give prompts, or --guide none"
+        )
     cond = parse.conditions_in_turn(base, told)
     stopped = threading.Event()
     began = time.monotonic()
@@ -88,10 +93,8 @@ def tune(
 
         def tell(what: str, share: float) -> None:
             bar.update(task, description=what, completed=share)
-            if stopped.is_set() and what.startswith("error"):
-                raise Enough
-            if stopped.is_set() and share < 0.4:
-                raise KeyboardInterrupt
+            if stopped.is_set() and share < 1:
+                raise KeyboardInterrupt if what.startswith("exact") else Enough
 
         plan = fit(
             m, steps, cond=cond, calibration=calibration, heldout=heldout, seed=seed, batch=batch, reference=value(reference),
@@ -111,11 +114,11 @@ def _show(plan: Any, m: Any, output: str, seconds: float) -> None:
     for name in ("", "median error", "95th percentile"):
         table.add_column(name, justify="left" if not name else "right")
     for name, key in ((f"best classical plan, {said['begun']}", "before"), ("tuned", "after")):
-        table.add_row(name, f"{said[key]['median']:.4f}", f"{said[key]['p95']:.4f}")
+        table.add_row(name, f"{said[key]['median']:.3g}", f"{said[key]['p95']:.3g}")
     out().print(table)
     out().print(
-        f"[bold]{output}[/bold]  {plan.nfe} calls of {m.name}; errors are relative distances to the model's own exact solutions, on "
-        f"{said['heldout']} held-out noises; {seconds:.0f} s",
+        f"[bold]{output}[/bold]  {plan.nfe} calls of {m.name}; errors are relative distances to the model's own solutions (reference "
+        f"{said['reference']}), on {said['heldout']} noises that had no part in the fit; {seconds:.0f} s",
         soft_wrap=True,
     )
 

@@ -29,6 +29,7 @@ _CLASSES = {
     "tokenizer": "CLIPTokenizer",
     "unet": "UNet2DConditionModel",
 }
+_TOLD = {"solver", "grid", "end", "guide"}
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -89,12 +90,24 @@ def read_pipeline(folder: str | Path, device: torch.device | str = "cpu") -> Mod
         model = text_to_image(
             **parts, name=str(card.get("name", place.resolve().name)), whole=card.get("vocabulary") == "whole"
         )
-        model.sampling = {k: v for k, v in card.get("sampling", {}).items() if k != "guide"}
-    except ReverieError as error:
+        model.sampling = _sampling(card, place)
+    except FileError:
+        raise
+    except (ReverieError, AttributeError, TypeError) as error:
         raise FileError(f"{str(place)!r} cannot be sampled: {error}") from None
     model.card = card
     model.net.eval()  # type: ignore[attr-defined]
     return model
+
+
+def _sampling(card: dict[str, Any], place: Path) -> dict[str, str]:
+    """How the card says that the model is best sampled, without the guide."""
+    said = card.get("sampling", {})
+    if not isinstance(said, dict) or not all(isinstance(v, str) for v in said.values()) or set(said) - _TOLD:
+        raise FileError(
+            f"the card of {str(place)!r} says sampling: {said!r}; it is a mapping of {', '.join(sorted(_TOLD))} to names"
+        )
+    return {k: v for k, v in said.items() if k != "guide"}
 
 
 def _index(place: Path) -> dict[str, Any]:
@@ -127,8 +140,9 @@ def _named(index: dict[str, Any], place: Path, name: str) -> tuple[str, str]:
 def _part(cls: Any, own: Path, name: str) -> Any:
     if name in ("tokenizer", "scheduler"):
         part = cls.from_pretrained(own, local_files_only=True)
-        if name == "scheduler" and getattr(part, "alphas_cumprod", None) is None:
-            raise FileError(f"the scheduler in {str(own)!r}, a {cls.__name__}, has no alphas_cumprod")
+        config = getattr(part, "config", {})
+        if name == "scheduler" and (getattr(part, "alphas_cumprod", None) is None or config.get("use_flow_sigmas")):
+            raise FileError(f"the scheduler in {str(own)!r}, a {cls.__name__}, has no noise levels by alphas_cumprod")
         if name == "tokenizer" and not (part.model_max_length < 1 << 20 and len(part) > 2):
             raise FileError(f"the tokenizer in {str(own)!r} has no vocabulary, or no length (model_max_length)")
         return part

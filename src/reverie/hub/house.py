@@ -133,8 +133,8 @@ def embed_classes(classes: Sequence[str]) -> Callable[[str | Sequence[str]], Con
 def _find(name: str | Path) -> Path:
     """A card, or a pipeline's folder."""
     house = _house()
-    if str(name) in house:
-        return house[str(name)]
+    if isinstance(name, str) and name in house:
+        return house[name]
     path = Path(name)
     if path.is_dir():
         if (path / INDEX).is_file():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-import weakref
 from collections.abc import Mapping
 
 from reverie.base import OriginWarning
@@ -11,27 +11,37 @@ from reverie.model import Model
 from reverie.model.fingerprint import fingerprint
 from reverie.solve.plan import Plan
 
-__all__ = ["check_origin"]
+__all__ = ["check_origin", "origin"]
 
 
-def check_origin(plan: Plan, model: Model | Mapping[str, Model], depth: int = 4) -> None:
-    """Warn (`OriginWarning`) where a plan was fitted to another model, or to another guide or scale, than the one that it is run on.
+def origin(model: Model) -> dict[str, str]:
+    """What a fit writes into its provenance: the model's name, guides included, and its fingerprint, which does not depend on precision."""
+    return {"model": model.name or "", "fingerprint": fingerprint(model, exact=False)}
 
-    A model is looked at once for a plan; changing its weights in between is not noticed. depth: frames to the caller's line.
-    """
+
+def check_origin(plan: Plan, model: Model | Mapping[str, Model]) -> None:
+    """Warn (`OriginWarning`), once, where a plan was fitted to another model, guide or scale than the one that it is run on."""
     wanted = plan.provenance.get("fingerprint")
     if wanted is None or not isinstance(model, Model):
         return
-    last = plan._folds.get("origin")
-    if last is not None and last() is model:
+    found = fingerprint(model, exact=False)
+    told = plan._folds.setdefault("foreign", set())
+    if found == wanted or found in told:
         return
-    plan._folds["origin"] = weakref.ref(model)
-    if fingerprint(model) != wanted:
-        fitted = plan.provenance.get("model", "another model")
-        other = "the same name with other weights" if fitted == model.name else model.name
-        warnings.warn(
-            f"this {plan.solver!r} plan was fitted to {fitted}, and is run on {other}: its errors here are unknown; fit it to this model "
-            "(rv.solve.tune), or take a classical plan",
-            OriginWarning,
-            stacklevel=depth,
-        )
+    told.add(found)
+    fitted = plan.provenance.get("model", "another model")
+    other = "the same name with other weights or settings" if fitted == model.name else model.name
+    warnings.warn(
+        f"this {plan.solver!r} plan was fitted to {fitted}, and is run on {other}: its errors here are unknown; fit it to this model "
+        "(rv.solve.tune, or reverie tune), or take a classical plan",
+        OriginWarning,
+        stacklevel=_outside(),
+    )
+
+
+def _outside() -> int:
+    """How far up the first caller outside of Reverie is."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "reverie":
+        level, frame = level + 1, frame.f_back
+    return level

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import reverie as rv
-from reverie.base import ArgumentError, OriginWarning, ShapeError
-from reverie.solve.tuning.tune import STARTS, Enough, _asked_later, _classical, _various, tune
+from reverie.base import ArgumentError, OriginWarning, ShapeError, UnknownNameError
+from reverie.solve.tuning.tune import STARTS, Enough, _asked_later, _classical, _in_turn, _various, tune
 
 SMALL: dict[str, Any] = {
     "calibration": 16,
@@ -137,7 +137,9 @@ def test_another_model_or_scale_warns_once(tuned: rv.Plan) -> None:
         warnings.simplefilter("error")
         rv.run(tuned, mixture(), x)
     other = mixture(shift=0.1)
-    with pytest.warns(OriginWarning, match="fitted to mixture, and is run on the same name with other weights"):
+    with pytest.warns(
+        OriginWarning, match="fitted to mixture, and is run on the same name with other weights or settings"
+    ):
         rv.run(tuned, other, x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -172,10 +174,64 @@ def test_enough_gives_the_best_so_far() -> None:
     assert plan.provenance["after"]["median"] < plan.provenance["before"]["median"]
 
 
+def test_enough_before_any_fit_gives_the_best_classical_plan() -> None:
+    def tell(what: str, share: float) -> None:
+        if what.startswith("from"):
+            raise Enough
+
+    plan = tune(mixture(), 3, **SMALL, tell=tell)
+    assert plan.provenance["before"] == plan.provenance["after"]
+
+
+def test_more_conditions_than_trajectories_are_shuffled_and_counted() -> None:
+    cond, law = _in_turn({"label": torch.arange(100), "size": 3, "one": torch.ones(1, 2)}, 16, 48, seed=2)
+    assert law == "label: 16 of 100, size: shared, one: 1 in turn"
+    assert len(set(cond["label"].tolist())) == 48
+    assert cond["label"].tolist() != list(range(48))
+    assert cond["one"].shape == (48, 2)
+    again, _ = _in_turn({"label": torch.arange(100)}, 16, 48, seed=2)
+    other, _ = _in_turn({"label": torch.arange(100)}, 16, 48, seed=3)
+    assert torch.equal(cond["label"], again["label"])
+    assert not torch.equal(cond["label"], other["label"])
+    few, law = _in_turn({"label": torch.arange(5)}, 16, 48, seed=2)
+    assert few["label"].tolist() == [i % 5 for i in range(48)]
+    assert law == "label: 5 in turn"
+
+
+def test_figures_are_of_noises_that_neither_fit_nor_choice_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = __import__("sys").modules["reverie.solve.tuning.tune"]
+    parts, seen = module._parts, []
+    monkeypatch.setattr(module, "_parts", lambda cases, sizes: seen.extend(parts(cases, sizes)) or seen[-3:])
+    plan = tune(mixture(), 3, **SMALL)
+    some, held, last = seen
+    assert [len(part) for part in seen] == [16, 16, 16]
+    every = torch.cat([part.x for part in seen])
+    assert len(every.unique(dim=0)) == 48
+    from reverie.solve.tuning.fitting import Method
+    from reverie.solve.unroll import unroll
+
+    errors = last.errors(Method.of(unroll(plan.replace(start=plan.table[0].t))))
+    assert plan.provenance["after"]["median"] == pytest.approx(float(errors.quantile(0.5)), rel=1e-6)
+    assert float(held.errors(Method.of(unroll(plan))).quantile(0.5)) != plan.provenance["after"]["median"]
+    assert some.spent > held.spent > last.spent
+
+
+def test_a_network_in_a_function_needs_its_precision_said() -> None:
+    inner = nn.Linear(4, 4)
+    settings: dict[str, Any] = {"process": rv.process.vp(), "predicts": "x0", "shape": (4,)}
+    with pytest.raises(ArgumentError, match=r"cannot be asked in float64.*dtype=torch.float32"):
+        tune(rv.Model(lambda x, t: 0.1 * inner(x), **settings), 2, **SMALL, reference=40)
+    m = rv.Model(lambda x, t: 0.1 * inner(x), **settings, dtype=torch.float32)
+    assert tune(m, 2, **SMALL | {"iterations": 2}, reference=40).nfe == 2
+
+
 def test_starts() -> None:
     m = mixture()
-    found = _classical(m, 3, (*STARTS, "no-such@grid"))
-    assert set(found) == set(STARTS)
+    found = _classical(m, 3, (*STARTS, "heun@karras"))
+    assert set(found) == {*STARTS, "heun@karras"}
+    assert "heun@karras" not in _classical(m, 4, ("heun@karras", "ddim@time"))  # it makes 3 or 5 calls
+    with pytest.raises(UnknownNameError, match="dpmp-2m"):
+        _classical(m, 3, ("dpmp-2m@logsnr",))
     method = found["unipc-2@quadratic"]
     from reverie.solve.tuning.fitting import Bounds
 
@@ -191,7 +247,7 @@ def test_starts() -> None:
         (0.4, "a@z", found["ddim@time"]),
         (float("inf"), "c@x", found["ddim@karras"]),
     ]
-    assert [name for _, name, _ in _various(ranked)] == ["a@x", "a@y"]
+    assert [name for _, name, _ in _various(ranked, Bounds(-5.0, 4.6))] == ["a@x", "a@y"]
 
 
 def test_bad_input() -> None:
@@ -199,7 +255,20 @@ def test_bad_input() -> None:
     for name, value in (("steps", 0), ("calibration", 1), ("heldout", 0), ("iterations", 0), ("batch", 2.5)):
         with pytest.raises(ArgumentError, match=f"{name} must be a whole number"):
             tune(m, **{"steps": 3} | {name: value})
-    with pytest.raises(ArgumentError, match="none of the starts no-such@time"):
+    with pytest.raises(ArgumentError, match="none of the starts heun@time"):
+        tune(m, 4, **SMALL | {"starts": ("heun@time",)})
+    with pytest.raises(UnknownNameError, match="no-such"):
         tune(m, 3, **SMALL | {"starts": ("no-such@time",)})
+    with pytest.raises(ArgumentError, match="a reference of 11 calls is not exact"):
+        tune(m, 3, **SMALL, reference=11)
+    with pytest.raises(ArgumentError, match="has no rows"):
+        tune(m, 3, **SMALL, cond={"class_labels": torch.zeros(0, dtype=torch.long)})
+
+    def needs(x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        return x
+
+    speaks = rv.Model(needs, rv.process.vp(), null={"text": torch.zeros(1, 2)}, shape=(3,))
+    with pytest.raises(ArgumentError, match="cannot be asked without conditions; give cond= with text"):
+        tune(speaks, 3, **SMALL, reference=20)
     with pytest.raises(ShapeError, match="does not know its state's shape"):
         tune(rv.Model(lambda x, t: x, rv.process.vp()), 3)

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from reverie.base import ArgumentError, Noise, ShapeError, implements
 from reverie.model import Model, conditions, select
-from reverie.model.fingerprint import fingerprint
 from reverie.process import Process
 from reverie.solve.grids import Node
+from reverie.solve.origin import origin
 from reverie.solve.plan import Plan
 from reverie.solve.run import run
 from reverie.solve.solver import plan as compile_plan
@@ -221,7 +221,7 @@ def bellman_grid(
     costs = jump_costs(at, gram / noises)
     return BellmanGrid(
         p, teacher.times, costs, shortest_path(costs, steps, discount), discount, noises,
-        noises * teacher.steps, noises * (teacher.cost(m) or 0), m.name, fingerprint(m), seed,
+        noises * teacher.steps, noises * (teacher.cost(m) or 0), m.name, origin(m)["fingerprint"], seed,
     )  # fmt: skip
 
 

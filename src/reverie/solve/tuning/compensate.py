@@ -24,9 +24,9 @@ from torch import Tensor
 
 from reverie.base import PRIOR, ArgumentError, Noise, NonFiniteError, ShapeError, implements
 from reverie.model import Model, conditions, select
-from reverie.model.fingerprint import fingerprint
 from reverie.oracle import solve_ode
 from reverie.process import Process
+from reverie.solve.origin import origin
 from reverie.solve.plan import Plan, Stage
 from reverie.solve.run import run
 from reverie.solve.sample import plan_for
@@ -140,7 +140,7 @@ def compensate(
     for t in times[1:]:
         whole, here = asked.on(plain, whole, here, t)
     provenance = {
-        "model": m.name, "fingerprint": fingerprint(m), "samples": samples, "seed": seed, "reference": reference,
+        **origin(m), "samples": samples, "seed": seed, "reference": reference,
         "squares": [list(pair) for pair in found],
         "before": _square(whole[-1] - targets[-1]), "after": found[-1][1],
         "calls": {"reference": spent, "search": searched},

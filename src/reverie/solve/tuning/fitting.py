@@ -4,7 +4,7 @@
 
 Everything in it is free: N times lam, N factors a, N (N + 1) / 2 factors b. The aim is the endpoint alone,
 
-    loss = mean over samples of sqrt(r^2 + delta^2),    r = |s_N - x*| / |x*|,    delta = 0.3 median r,
+    loss = mean over samples of sqrt(r^2 + delta^2) + prior median(r) |theta - theta_start|^2 / 2,    r = |s_N - x*| / |x*|,    delta = 0.3 median r,
 
 which weighs the typical sample, not the worst. It is minimised by Levenberg-Marquardt on reweighted squares,
 
@@ -33,11 +33,13 @@ from reverie.base import ArgumentError
 from reverie.model import Model, conditions, select
 from reverie.solve.unroll import Unrolled
 
-__all__ = ["Bounds", "Cases", "Enough", "Method", "fit"]
+__all__ = ["Bounds", "Cases", "Enough", "Method", "fit", "middle_of"]
 
 _STEP = {torch.float64: 1e-6, torch.float32: 3e-3}
 """Relative size of the differences by the precision of the network; coarser ones take `_COARSE`."""
 _COARSE = 3e-2
+_STATES = 1 << 27
+"""Numbers that the tangents of a block hold at most."""
 
 
 class Enough(Exception):
@@ -127,11 +129,13 @@ class Cases:
         self, m: Model, x: Tensor, star: Tensor, cond: Mapping[str, Any] | None = None, batch: int = 256
     ) -> None:
         self.m, self.batch, self.spent = m, batch, 0
-        self.dtype = torch.float64 if m.dtype in (None, torch.float64) else torch.float32
+        exact = m.dtype == torch.float64 or (m.dtype is None and type(m).__module__.startswith("reverie.oracle"))
+        exact = exact or (m.dtype is None and type(getattr(m, "base", None)).__module__.startswith("reverie.oracle"))
+        self.dtype = torch.float64 if exact else torch.float32
         self.x, self.star = x.to(m.device, self.dtype), star.to(m.device, self.dtype)
         self.cond = conditions(cond, len(x), m.null, m.device)
         self.size = self.star.flatten(1).norm(dim=1).double().clamp_min(1e-12)
-        self.step = _STEP.get(m.dtype or torch.float64, _COARSE)
+        self.step = _STEP.get(m.dtype or self.dtype, _COARSE)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -176,7 +180,10 @@ class Cases:
         total_a: Any = 0.0
         total_g: Any = 0.0
         errors: list[Tensor] = []
-        for block in torch.arange(len(self), device=self.x.device).split(self.batch):
+        states = max(
+            1, _STATES // max(1, self.x[0].numel() * method.n * (method.n + 5) // 2)
+        )  # tangents are held at once
+        for block in torch.arange(len(self), device=self.x.device).split(min(self.batch, states)):
             end, tangents = self._tangents(method, block)
             miss = (end - self.star[block]).flatten(1).double()
             far = miss.norm(dim=1) / self.size[block]
@@ -213,6 +220,11 @@ class Cases:
         return s, tangents
 
 
+def middle_of(errors: Tensor) -> float:
+    """The median; of an even number the mean of the two in the middle."""
+    return float(errors.quantile(0.5)) if bool(errors.isfinite().all()) else float(errors.median())
+
+
 def fit(
     cases: Cases,
     start: Method,
@@ -226,7 +238,7 @@ def fit(
     """The method that a start leads to, and its median error on `held` (on the cases themselves without).
 
     Args:
-        iterations: at most. prior: weight of the squared distance to the start, in units of the median error. patience: iterations without a gain
+        iterations: at most. prior: weight of half the squared distance to the start, in median errors. patience: iterations without a gain
             of 0.1 % on the held-out cases after which it stops; the best of all is returned, the start included.
         tell: called after each iteration with its number and that median; `Enough` from it ends the fit.
     """
@@ -236,16 +248,16 @@ def fit(
 
     def loss(errors: Tensor, delta: float, where: Tensor) -> float:
         robust = (errors.square() + delta**2).sqrt() - delta
-        return float(robust.mean() + prior * middle * (where - begin).square().sum())
+        return float(robust.mean() + 0.5 * prior * middle * (where - begin).square().sum())
 
-    best, least = start, float(judge.errors(start).median())
-    middle = max(float(cases.errors(Method.unpack(theta, n)).median()), 1e-12)
+    best, least = start, middle_of(judge.errors(start))
+    middle = max(middle_of(cases.errors(Method.unpack(theta, n))), 1e-12)
     if not math.isfinite(middle):
         return best, least
     delta, mu, idle = 0.3 * middle, 1e-2, 0
     for iteration in range(iterations):
         a, g, errors = cases.normal(Method.unpack(theta, n), delta)
-        middle = max(float(errors.median()), 1e-12)
+        middle = max(middle_of(errors), 1e-12)
         delta = min(delta, 0.3 * middle)
         now = loss(errors, delta, theta)
         g = g + prior * middle * (theta - begin)
@@ -263,7 +275,7 @@ def fit(
             break
         theta, mu = new, max(mu / 4, 1e-10)
         found = Method.unpack(theta, n)
-        error = float(judge.errors(found).median())
+        error = middle_of(judge.errors(found))
         idle = 0 if error < 0.999 * least else idle + 1
         if error < least:
             best, least = found, error

@@ -31,9 +31,10 @@ from torch import Tensor
 from reverie.base import TRAIN, ArgumentError, FileError, Noise, ReverieError, ShapeError, implements, unknown
 from reverie.base.files import atomic, read_bytes
 from reverie.model import Model, select
-from reverie.model.fingerprint import feed, fingerprint
+from reverie.model.fingerprint import feed
 from reverie.process import Process, from_spec
 from reverie.solve.fine import Fine
+from reverie.solve.origin import origin
 
 __all__ = ["Statistics", "statistics"]
 
@@ -224,7 +225,7 @@ def statistics(
     l, mean, second = _moments(m, lam.tolist(), x0, z, v, own.cond, batch, width, per)
     s, b = _regression(p, lam, l, mean, second, max(1e-3, 10 * width**2))
     provenance = {
-        "model": m.name, "network": repr(m), "fingerprint": fingerprint(m), "samples": n, "seed": seed, "per": per,
+        **origin(m), "network": repr(m), "samples": n, "seed": seed, "per": per,
         "conditional": cond is not None, "width": width,
     }  # fmt: skip
     return Statistics(p, lam, l, s, b, provenance)
