@@ -121,9 +121,29 @@ def test_the_lines_are_medians_over_seeds(record):
     assert list(line.get_xdata()) == [8.0, 16.0]
     assert upper.get_xlabel() == "evaluations"
     assert upper.get_ylabel() == "distance"
-    assert [t.get_text() for t in upper.get_legend().get_texts()] == [
+    (legend,) = draw(record).subfigs[0].legends
+    assert [t.get_text() for t in legend.get_texts()] == [
         "Fast & new", "slow, as ever", "other", "slow in its place",
     ]  # fmt: skip
+
+
+def test_many_settings_stand_two_beside_each_other_under_one_legend(record):
+    settings = {f"{name}/{at}": record.figures[f"error/{at}"] for name in ("error", "two", "three") for at in (8, 16)}
+    upper = draw(replace(record, figures=record.figures | settings)).subfigs[0]
+    shown = [axes for axes in upper.axes if axes.axison]
+    assert [axes.get_title(loc="left") for axes in shown] == ["error", "two", "three"]
+    assert shown[0].get_position().y0 == pytest.approx(shown[1].get_position().y0)
+    assert shown[2].get_position().y1 < shown[0].get_position().y0
+    assert len(upper.legends) == 1
+
+
+def test_ranks_are_even_and_budgets_in_logarithms(record):
+    budgets = draw(record).subfigs[0].axes[0]
+    assert budgets.get_xscale() == "log"
+    ranks = {f"error/{k}": record.figures["error/8"] for k in (1, 2, 3)}
+    assert draw(replace(record, figures=record.figures | ranks)).subfigs[0].axes[0].get_xscale() == "log"
+    own = {k: v for k, v in record.figures.items() if not k.startswith("error/")} | ranks
+    assert draw(replace(record, figures=own), forest=False).axes[0].get_xscale() == "linear"
 
 
 def test_an_svg_for_the_page(record):

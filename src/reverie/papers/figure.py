@@ -26,6 +26,8 @@ COLOURS = {"holds": "#2f9d76", "holds weakly": "#c98a1f", "does not hold here": 
 """Of the verdicts."""
 _ARMS = {"method": "#3f7fe0", "baseline": "#8d8d96"}
 _MORE = ("#c98a1f", "#2f9d76", "#8a63c9", "#b0763f")
+ACROSS = 2
+"""Panels side by side at most."""
 INK = "#010203"
 """Stands for the colour of the page around it until an SVG is finished."""
 
@@ -56,7 +58,8 @@ def draw(record: Record, ink: str = "#1b1b20", forest: bool = True) -> Any:
     except ImportError:
         raise ArgumentError("the plot needs matplotlib, which is not installed: pip install 'reverie[plot]'") from None
     panels, colours = curves(record), _colours(record)
-    tall = 3.1 if panels else 0.0
+    down = -(-len(panels) // ACROSS)
+    tall = 2.7 * down + 0.5 if panels else 0.0
     height = tall + 0.95 * len(_groups(record)) + 0.27 * len(record.cases)
     with matplotlib.rc_context(
         {
@@ -72,9 +75,21 @@ def draw(record: Record, ink: str = "#1b1b20", forest: bool = True) -> Any:
             parts: Any = figure.subfigures(2, 1, height_ratios=[tall, height - tall])
             upper, lower = parts
         if panels:
-            row = upper.subplots(1, len(panels), squeeze=False)[0]
-            for axes, (setting, arms) in zip(row, panels.items(), strict=True):
-                _panel(axes, record, setting, arms, colours, ink)
+            grid = upper.subplots(down, min(ACROSS, len(panels)), squeeze=False).flatten()
+            for axes in grid[len(panels) :]:
+                axes.set_axis_off()
+            lines: dict[str, Any] = {}
+            for axes, (setting, arms) in zip(grid, panels.items(), strict=False):
+                lines |= _panel(axes, record, setting, arms, colours, ink)
+            upper.legend(
+                list(lines.values()),
+                list(lines),
+                loc="outside upper left",
+                ncols=min(4, len(lines)),
+                frameon=False,
+                fontsize=8.5,
+                labelcolor=ink,
+            )
         if forest or not panels:
             groups = _groups(record)
             column = lower.subplots(
@@ -85,12 +100,14 @@ def draw(record: Record, ink: str = "#1b1b20", forest: bool = True) -> Any:
     return figure
 
 
-def _panel(axes: Any, record: Record, setting: str, arms: Any, colours: Any, ink: str) -> None:
+def _panel(axes: Any, record: Record, setting: str, arms: Any, colours: Any, ink: str) -> dict[str, Any]:
+    """A setting's figures; its lines by the names of their arms."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
+    lines: dict[str, Any] = {}
     for arm, points in arms.items():
         x, medians = [at for at, _ in points], [median(values) for _, values in points]
-        axes.plot(
+        (lines[record.name(arm)],) = axes.plot(
             x,
             medians,
             marker="o",
@@ -105,7 +122,8 @@ def _panel(axes: Any, record: Record, setting: str, arms: Any, colours: Any, ink
             axes.plot([at] * len(values), values, "o", color=colours[arm], ms=2.6, mew=0, alpha=0.35)
     places = sorted({at for points in arms.values() for at, _ in points})
     values = [v for points in arms.values() for _, vs in points for v in vs]
-    axes.set_xscale("log")
+    if places != list(range(int(places[0]), int(places[0]) + len(places))):  # ranks are even, budgets in logarithms
+        axes.set_xscale("log")
     if min(values) > 0 and max(values) > 3 * min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
@@ -118,8 +136,8 @@ def _panel(axes: Any, record: Record, setting: str, arms: Any, colours: Any, ink
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.grid(color=ink, alpha=0.1, lw=0.7)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=ink)
     _plain(axes, ink)
+    return lines
 
 
 def _groups(record: Record) -> dict[str, list[Any]]:

@@ -2,7 +2,9 @@
 
 The baseline is the same solver on the same grid with l = 1 and s = b = 0, data prediction; the statistics are estimated anew for every seed, one
 number of l, s and b a knot, on noises that no sample begins with. On exact scores of overlapping components the effect is large for a reason that
-is not the paper's: nearly all of it is l, which becomes the closed form of a single Gaussian. The trained digits are the honest test.
+is not the paper's: nearly all of it is l, which becomes the closed form of a single Gaussian. The trained digits are the honest test: with 8 and 10
+evaluations the statistics make the solver 1.6 and 1.5 times nearer, with 5 only 1.1 times, level with UniPC-3; there warm-up and the falling
+order at the end take most of the steps. Statistics for every coordinate, as the paper has them, changed little (one seed).
 """
 
 from __future__ import annotations
