@@ -13,6 +13,7 @@ from reverie.cli.app import app
 from reverie.hub.pipeline import make_scheduler, make_text_encoder, make_unet, write_pipeline
 from reverie.hub.tokenizer import make_tokenizer
 from reverie.nets import build, write_tensors
+from tiny_parts import TEXT, UNET, VAE
 
 torch.set_num_threads(1)
 
@@ -47,16 +48,8 @@ def scenic(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a tiny text-to-image pipeline of random weights, that recommends a guide."""
     torch.manual_seed(0)
     tokenizer = make_tokenizer()
-    blocks = {"block_out_channels": [4, 4, 4], "layers_per_block": 1, "norm_num_groups": 2}
-    vae: Any = build(
-        "autoencoder-kl",
-        {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3, "mid_block_add_attention": False, **blocks},
-    )  # fmt: skip
-    unet = make_unet(
-        sample_size=16, block_out_channels=[8, 8], norm_num_groups=4, cross_attention_dim=8, attention_head_dim=2, layers_per_block=1,
-        down_block_types=["CrossAttnDownBlock2D"] * 2, up_block_types=["CrossAttnUpBlock2D"] * 2,
-    )  # fmt: skip
-    encoder = make_text_encoder(tokenizer, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    vae, unet = build("autoencoder-kl", VAE), make_unet(**UNET)
+    encoder = make_text_encoder(tokenizer, **TEXT)
     folder = tmp_path_factory.mktemp("scenic") / "scenic"
     card = {"name": "scenic", "vocabulary": "whole", "sampling": {"grid": "trailing", "guide": "cfg:3"}}
     parts = {"vae": vae, "text_encoder": encoder, "tokenizer": tokenizer, "unet": unet, "scheduler": make_scheduler()}

@@ -26,27 +26,8 @@ from reverie.hub.pipeline import (
 from reverie.hub.tokenizer import _merge, _vocabulary, caption_words, make_tokenizer, tokens
 from reverie.measure import prompts
 from reverie.nets import build, read_tensors
+from tiny_parts import TEXT, UNET, VAE
 
-VAE = {
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "block_out_channels": [4, 4, 4],
-    "layers_per_block": 1,
-    "norm_num_groups": 2,
-    "sample_size": 64,
-    "mid_block_add_attention": False,
-}
-UNET = {
-    "sample_size": 16,
-    "block_out_channels": [8, 8],
-    "down_block_types": ["CrossAttnDownBlock2D"] * 2,
-    "up_block_types": ["CrossAttnUpBlock2D"] * 2,
-    "layers_per_block": 1,
-    "cross_attention_dim": 16,
-    "attention_head_dim": 2,
-    "norm_num_groups": 4,
-}
-TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 PROMPTS = ["a red circle to the left of a small star", "two crosses, and three hollow squares"]
 
 

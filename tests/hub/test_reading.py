@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMScheduler, EulerDiscreteScheduler
-from test_pipeline import PROMPTS, UNET, parts
+from test_pipeline import PROMPTS, parts
 
 import reverie as rv
 from reverie.base import ArgumentError, FileError, UnknownNameError
 from reverie.hub.folder import read_parts, read_pipeline
 from reverie.hub.pipeline import text_to_image, write_pipeline
 from reverie.nets import read_tensors, write_tensors
+from tiny_parts import UNET
 
 CARD = {"name": "tiny", "vocabulary": "whole", "sampling": {"solver": "ddim", "grid": "trailing", "guide": "cfg:3"}}
 

@@ -9,18 +9,9 @@ from torch import nn
 from reverie.base import ArgumentError, ShapeError, UnknownNameError
 from reverie.train import Recipe, train
 from reverie.train.autoencoder import autoencoding, psnr
+from tiny_parts import VAE
 
-TINY = {
-    "name": "autoencoder-kl",
-    "args": {
-        "down_block_types": ["DownEncoderBlock2D"] * 3,
-        "up_block_types": ["UpDecoderBlock2D"] * 3,
-        "block_out_channels": [4, 4, 4],
-        "layers_per_block": 1,
-        "norm_num_groups": 2,
-        "mid_block_add_attention": False,
-    },
-}
+TINY = {"name": "autoencoder-kl", "args": VAE}
 
 
 class Linear(nn.Module):

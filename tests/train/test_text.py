@@ -15,35 +15,20 @@ from reverie.hub.pipeline import LARGEST, make_text_encoder, make_unet, read_aut
 from reverie.hub.tokenizer import make_tokenizer, tokens
 from reverie.train import Recipe, Step, load_recipe, text, train
 from reverie.train.text import TextToImage, latents
-
-VAE = {
-    "name": "autoencoder-kl",
-    "args": {
-        "down_block_types": ["DownEncoderBlock2D"] * 3,
-        "up_block_types": ["UpDecoderBlock2D"] * 3,
-        "block_out_channels": [4, 4, 4],
-        "layers_per_block": 1,
-        "norm_num_groups": 2,
-        "sample_size": 64,
-        "mid_block_add_attention": False,
-    },
-}
-UNET = {
-    "sample_size": 16,
-    "block_out_channels": [8, 8],
-    "down_block_types": ["CrossAttnDownBlock2D"] * 2,
-    "up_block_types": ["CrossAttnUpBlock2D"] * 2,
-    "layers_per_block": 1,
-    "cross_attention_dim": 16,
-    "attention_head_dim": 2,
-    "norm_num_groups": 4,
-}
+from tiny_parts import UNET, VAE
 
 
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vae")
-    spec = {"name": "vae", "task": "autoencoding", "data": "shapes", "net": VAE, "steps": 1, "batch": 2}
+    spec = {
+        "name": "vae",
+        "task": "autoencoding",
+        "data": "shapes",
+        "net": {"name": "autoencoder-kl", "args": VAE},
+        "steps": 1,
+        "batch": 2,
+    }
     train(Recipe.of(spec), folder, quiet=True)
     return folder
 

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reverie.base import ArgumentError, Noise, ShapeError, implements
+from reverie.base import ArgumentError, Noise, implements
 from reverie.model import Model, conditions, select
 from reverie.process import Process
 from reverie.solve.grids import Node
@@ -34,6 +34,7 @@ from reverie.solve.origin import origin
 from reverie.solve.plan import Plan
 from reverie.solve.run import run
 from reverie.solve.solver import plan as compile_plan
+from reverie.solve.tuning.common import at_least, in_turn, state_shape
 
 __all__ = ["BellmanGrid", "bellman_grid", "jump_costs", "shortest_path"]
 
@@ -141,12 +142,12 @@ class BellmanGrid:
     def plan(self, solver: str = "ddim", **options: Any) -> Plan:
         """A solver's plan on this grid, which knows where the grid comes from: on another model it warns. Raises as `solve.plan`."""
         made = compile_plan(solver, self.process, grid=self.times, **options)
-        origin = {
+        source = {
             "grid": "bellman", "model": self.model, "fingerprint": self.fingerprint, "fine": len(self.fine) - 1, "noises": self.noises,
             "seed": self.seed, "discount": self.discount, "evaluations": self.evaluations,
         }  # fmt: skip
         papers = tuple(dict.fromkeys((*made.papers, *bellman_grid.__papers__)))  # type: ignore[attr-defined]
-        return made.replace(papers=papers, provenance={**made.provenance, **origin})
+        return made.replace(papers=papers, provenance={**made.provenance, **source})
 
 
 @implements("boss")
@@ -193,14 +194,8 @@ def bellman_grid(
     >>> rv.solve.plan("dpmpp-2m", o.process, grid=found.times).nfe
     4
     """
-    for name, value in (("steps", steps), ("fine", fine), ("noises", noises), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ArgumentError(f"{name} must be a whole number of at least 1, got {value!r}")
-    state = m.shape if shape is None else tuple(shape)
-    if state is None:
-        raise ShapeError(
-            "the model does not know its state's shape; give shape=(channels, height, width), without the batch"
-        )
+    at_least(steps=(steps, 1), fine=(fine, 1), noises=(noises, 1), batch=(batch, 1))
+    state = state_shape(m, shape)
     p = m.process
     if grid is None:
         grid = "karras" if math.isfinite(p.lam(p.t_min)) else "time"
@@ -208,7 +203,7 @@ def bellman_grid(
     teacher = compile_plan("ddim", p, fine if named else None, grid=grid, end=end)
     if steps > teacher.steps:
         raise ArgumentError(f"{steps} steps do not fit into a fine grid of {teacher.steps}; give fine={steps} or more")
-    told = conditions(_in_turn(cond, noises), noises, m.null, m.device)
+    told = conditions(in_turn(cond, noises), noises, m.null, m.device)
     gram = torch.zeros(2 * teacher.steps + 1, 2 * teacher.steps + 1, dtype=torch.float64)
     for rows in torch.arange(noises).split(batch):
         tell("fine solutions", int(rows[0]) / noises)
@@ -233,9 +228,3 @@ def _gram(vectors: Sequence[Tensor]) -> Tensor:
         part = torch.stack([v[first : first + width].cpu().double() for v in flat])
         out += part @ part.T
     return out
-
-
-def _in_turn(cond: Mapping[str, Any] | None, n: int) -> dict[str, Any]:
-    """Conditions of n samples, taken in turn."""
-    index = torch.arange(n)
-    return {k: v[index % len(v)] if isinstance(v, Tensor) and v.ndim else v for k, v in (cond or {}).items()}

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reverie.base import PRIOR, ArgumentError, Noise, NonFiniteError, ShapeError, implements
+from reverie.base import PRIOR, ArgumentError, Noise, NonFiniteError, implements
 from reverie.model import Model, conditions, select
 from reverie.oracle import solve_ode
 from reverie.process import Process
@@ -32,6 +32,7 @@ from reverie.solve.run import run
 from reverie.solve.sample import plan_for
 from reverie.solve.solver import plan as compile_plan
 from reverie.solve.tuning.cascade import BOUNDS, FIRST
+from reverie.solve.tuning.common import at_least, in_turn, state_shape
 
 __all__ = ["compensate", "least"]
 
@@ -81,16 +82,10 @@ def compensate(
     >>> plan.nfe, len(plan.options["ratios"]), plan.provenance["after"] < plan.provenance["before"]
     (5, 5, True)
     """
-    for name, value, lowest in (("steps", steps, 3), ("samples", samples, 1), ("batch", batch, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise ArgumentError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
+    at_least(steps=(steps, 3), samples=(samples, 1), batch=(batch, 1))
     if "ratios" in options:
         raise ArgumentError("compensate finds the ratios; leave out ratios=")
-    state = m.shape if shape is None else tuple(shape)
-    if state is None:
-        raise ShapeError(
-            "the model does not know its state's shape; give shape=(channels, height, width), without the batch"
-        )
+    state = state_shape(m, shape)
 
     def compiled(ratios: Sequence[float]) -> Plan:
         own: dict[str, Any] = {"ratios": tuple(ratios)} if ratios else {}
@@ -104,7 +99,7 @@ def compensate(
     times = (plain.start, *(ends[i] for i in range(steps)))
     z = m.process.draw(Noise(seed), state, range(samples), stage=0, stream=_STREAM, device=m.device)
     x = m.process.prior(z, plain.start).double()
-    asked = _Asked(m, _in_turn(cond, samples, m), samples, batch)
+    asked = _Asked(m, conditions(in_turn(cond, samples), samples, m.null, m.device), samples, batch)
     tell("fine solutions", 0.0)
     targets = asked.fine(x, times, reference)
     spent, ratios, found = m.calls - began, [1.0] * steps, [(1.0, 0.0)] * steps
@@ -202,13 +197,6 @@ def _lagrange(places: Sequence[float], at: Tensor) -> Tensor:
 def _square(miss: Tensor) -> float:
     value = float(miss.double().square().mean())
     return value if math.isfinite(value) else math.inf
-
-
-def _in_turn(cond: Mapping[str, Any] | None, n: int, m: Model) -> dict[str, Any]:
-    """Conditions of n samples, taken in turn."""
-    rows = torch.arange(n)
-    turns = {k: v[rows % len(v)] if isinstance(v, Tensor) and v.ndim else v for k, v in (cond or {}).items()}
-    return conditions(turns, n, m.null, m.device)
 
 
 class _Asked:

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from reverie.base import Noise, ShapeError
 from reverie.model import Model, select
 from reverie.solve.fine import Fine
 from reverie.solve.plan import Plan
 from reverie.solve.run import run
+from reverie.solve.tuning.common import state_shape
 
 __all__ = ["endpoint_error"]
 
@@ -53,16 +53,11 @@ def endpoint_error(
     >>> error(rv.solve.plan("dpmpp-2m", o.process, steps=8)) < error(rv.solve.plan("ddim", o.process, steps=8))
     True
     """
-    size = m.shape if shape is None else tuple(shape)
-    if size is None:
-        raise ShapeError(
-            "the model does not know its state's shape; give shape=(channels, height, width), without the batch"
-        )
+    size = state_shape(m, shape)
     fine = Fine(m, n, size, cond=cond, seed=seed, batch=batch, reference=reference, stream=STREAM)
-    z = m.process.draw(Noise(seed), size, range(n), stream=STREAM).to(m.device)
 
     def score(plan: Plan) -> float:
-        parts, x = [], m.process.prior(z, plan.start)
+        parts, x = [], fine.begin(plan.start).to(m.device)
         for rows in torch.arange(n, device=m.device).split(batch):
             told = select(fine.cond, rows, n) if n > 1 else fine.cond
             parts.append(run(plan, m, x[rows], cond=told).double().cpu())

@@ -35,6 +35,7 @@ from reverie.model.fingerprint import feed
 from reverie.process import Process, from_spec
 from reverie.solve.fine import Fine
 from reverie.solve.origin import origin
+from reverie.solve.tuning.common import at_least, state_shape
 
 __all__ = ["Statistics", "statistics"]
 
@@ -196,17 +197,11 @@ def statistics(
     """
     if per not in PER:
         raise unknown("per", per, PER)
-    for name, value, least in (("n", n, 2), ("knots", knots, 3), ("batch", batch, 1), ("fine", fine, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ArgumentError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    at_least(n=(n, 2), knots=(knots, 3), batch=(batch, 1), fine=(fine, 2))
     width = _WIDTH.get(m.dtype, 1e-3) if width is None else width  # type: ignore[arg-type]
     if not 0 < width < 0.5:
         raise ArgumentError(f"width is a part of sigma, in (0, 0.5), got {width!r}")
-    size = m.shape if shape is None else tuple(shape)
-    if size is None:
-        raise ShapeError(
-            "the model does not know its state's shape; give shape=(channels, height, width), without the batch"
-        )
+    size = state_shape(m, shape)
     p = m.process
     own = Fine(m, n, size, cond=cond, seed=seed, batch=batch, reference=fine, stream=TRAIN)
     if data is None:

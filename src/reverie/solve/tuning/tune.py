@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reverie.base import ArgumentError, Noise, ReverieError, ShapeError, UnknownNameError
+from reverie.base import ArgumentError, Noise, ReverieError, UnknownNameError
 from reverie.model import Model, select
 from reverie.solve.fine import Fine
 from reverie.solve.origin import origin
 from reverie.solve.plan import Plan
 from reverie.solve.solver import plan as compile_plan
+from reverie.solve.tuning.common import at_least, in_turn, state_shape
 from reverie.solve.tuning.fitting import Bounds, Cases, Enough, Method, fit, middle_of
 from reverie.solve.unroll import reroll, unroll
 
@@ -87,16 +88,14 @@ def tune(
     >>> plan.nfe, plan.provenance["after"]["median"] < plan.provenance["before"]["median"]
     (3, True)
     """
-    for name, value, least in (
-        ("steps", steps, 1), ("calibration", calibration, 2), ("heldout", heldout, 2), ("iterations", iterations, 1), ("batch", batch, 1),
-    ):  # fmt: skip
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ArgumentError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    state = m.shape if shape is None else tuple(shape)
-    if state is None:
-        raise ShapeError(
-            "the model does not know its state's shape; give shape=(channels, height, width), without the batch"
-        )
+    at_least(
+        steps=(steps, 1),
+        calibration=(calibration, 2),
+        heldout=(heldout, 2),
+        iterations=(iterations, 1),
+        batch=(batch, 1),
+    )
+    state = state_shape(m, shape)
     if isinstance(reference, int) and not isinstance(reference, bool) and reference < max(20, 4 * steps):
         raise ArgumentError(
             f"a reference of {reference} calls is not exact beside {steps} steps; give {max(20, 4 * steps)} or more, or 1e-4"
@@ -186,21 +185,14 @@ def _fits(
 
 
 def _in_turn(cond: Mapping[str, Any] | None, fitted: int, n: int, seed: int) -> tuple[dict[str, Any], str]:
-    """Conditions of n samples, of which the first are fitted, and in words."""
-    said, out = [], {}
+    """Conditions of n samples, of which the first are fitted, and in words; shuffled where there are more than are fitted."""
+    said, rows = [], dict[str, Tensor]()
     for key, value in (cond or {}).items():
-        if not (isinstance(value, Tensor) and value.ndim):
-            out[key] = value
-            said.append(f"{key}: shared")
-            continue
-        if not len(value):
-            raise ArgumentError(f"the condition {key!r} has no rows; give at least one")
-        rows = torch.arange(len(value))
-        if len(value) > fitted:
-            rows = Noise(seed).uniform((len(value),), [0], stream=_STREAM)[0].argsort(stable=True)
-        out[key] = value[rows[torch.arange(n) % len(value)].to(value.device)]
-        said.append(f"{key}: {len(value)} in turn" if len(value) <= fitted else f"{key}: {fitted} of {len(value)}")
-    return out, ", ".join(said) or "none"
+        k = len(value) if isinstance(value, Tensor) and value.ndim else 0
+        if k > fitted:
+            rows[key] = Noise(seed).uniform((k,), [0], stream=_STREAM)[0].argsort(stable=True)
+        said.append(f"{key}: {fitted} of {k}" if k > fitted else f"{key}: {k} in turn" if k else f"{key}: shared")
+    return in_turn(cond, n, rows), ", ".join(said) or "none"
 
 
 def _cases(
