@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 import reverie as rv
 from reverie.cli.sheet import contact_sheet
+from reverie.hub.jobs import plan_hash
 from reverie.measure import frechet_distance, kernel_distance, scene_judge
 from reverie.model.fingerprint import fingerprint
 from reverie.nets import read_tensors, write_tensors
@@ -69,9 +71,12 @@ def main() -> None:
         _distances(m, pictures, plan, asked)
 
 
-def _distances(m: rv.Model, pictures, plan: rv.Plan, asked: argparse.Namespace) -> None:  # type: ignore[no-untyped-def]
+def _distances(
+    m: rv.Model, pictures: Callable[[list[str], int], Tensor], plan: rv.Plan, asked: argparse.Namespace
+) -> None:
     judge, n = scene_judge(), asked.many
-    key = hashlib.sha256(json.dumps([fingerprint(m), str(plan), asked.scale]).encode()).hexdigest()[:12]
+    # The state of everything that a part depends on: the fingerprint sees the network, the text encoder and the autoencoder.
+    key = hashlib.sha256(json.dumps([fingerprint(m), plan_hash(plan), asked.scale, n]).encode()).hexdigest()[:12]
     ours, theirs, others = [], [], []
     for start in range(0, n, PART):
         path = asked.out / f"features-{key}-{start:06d}.safetensors"
@@ -85,6 +90,8 @@ def _distances(m: rv.Model, pictures, plan: rv.Plan, asked: argparse.Namespace) 
             )
             print(f"{ids.stop} of {n} samples", flush=True)
         kept, _ = read_tensors(path)
+        if any(len(rows) != len(ids) for rows in kept.values()):
+            raise SystemExit(f"{path} does not hold {len(ids)} rows; remove it and run again")
         ours.append(kept["ours"])
         theirs.append(kept["theirs"])
         others.append(kept["others"])

@@ -279,3 +279,21 @@ def test_a_guide_is_a_function_of_models() -> None:
     m, x = rv.Model(Spy(), P), torch.randn(2, 4)
     assert torch.equal((m | double)(x, 0.5).eps, 2 * x)
     assert torch.equal((m | double | double)(x, 0.5).eps, 4 * x)
+
+
+def test_a_condition_that_was_not_given_is_named() -> None:
+    def net(x: Tensor, label: Tensor, text: Tensor) -> Tensor:
+        return x
+
+    def broken(x: Tensor, label: Tensor, text: Tensor | None = None) -> Tensor:
+        return x + len(3)  # type: ignore[arg-type]
+
+    null, p = {"text": torch.zeros(1, 2)}, rv.process.vp()
+    with pytest.raises(
+        ArgumentError, match=r"net cannot be asked without the condition text; give cond= \(m.null holds"
+    ):
+        rv.sample(rv.Model(net, p, null=null, shape=(2,), name="net"), 2, nfe=2)
+    with pytest.raises(ArgumentError, match=r"m\.embed\(\[prompt, \.\.\.\]\) makes it"):
+        rv.Model(net, p, null=null, embed=lambda prompts: null)(torch.zeros(1, 2), 0.5)
+    with pytest.raises(TypeError, match="has no len"):
+        rv.Model(broken, p, null=null)(torch.zeros(1, 2), 0.5)

@@ -128,7 +128,7 @@ def compare(
     if reference is not None:
         part = select(told, torch.arange(fine, device=guided.device), n)
         exact = Fine(guided, fine, state, cond=part, seed=seed, batch=batch, reference=reference)
-        calls = exact.plan.nfe if exact.plan is not None else None
+        calls = exact.calls
         whole += fine * (calls or ODE_CALLS) * guided.cost(None) * any(j.key not in kept for j in jobs)
         settings["reference"] = str(exact)
     meter = _Meter(progress, whole)

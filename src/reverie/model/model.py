@@ -188,12 +188,25 @@ class Model:
         label = label if label.dtype == told else label.to(told)
         if cond:
             cond = unwrap(cond)
-        out = self.net(h, label, **cond, **args) if args else self.net(h, label, **cond)
+        try:
+            out = self.net(h, label, **cond, **args) if args else self.net(h, label, **cond)
+        except TypeError as error:
+            raise self._unasked(error, {*cond, *(args or ())}) or error from None
         self.calls += 1
         self.forwards += copies
         if len(self.targets) == 1 and isinstance(out, Tensor) and out.shape == x.shape:
             return (out if out.dtype == x.dtype else out.to(x.dtype),)
         return self._split(out, x)
+
+    def _unasked(self, error: TypeError, given: set[str]) -> ArgumentError | None:
+        """What a network's complaint about a condition that it was not given means; None where that is not it."""
+        lacks = [key for key in self.null or () if key not in given and repr(key) in str(error)]
+        if not lacks:
+            return None
+        way = "m.embed([prompt, ...]) makes it" if self.embed is not None else "m.null holds the unconditional one"
+        return ArgumentError(
+            f"{self.name} cannot be asked without the condition {', '.join(lacks)}; give cond= ({way})"
+        )
 
     def _split(self, out: Any, x: Tensor) -> tuple[Tensor, ...]:
         n = len(self.targets)

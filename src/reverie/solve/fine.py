@@ -6,6 +6,7 @@ plan; for a plan that goes on to sigma = 0, x* is the x0 which the model predict
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -57,24 +58,25 @@ class Fine:
         self.cond = conditions(cond, n, m.null, m.device)
         self.tell = tell
         self._known: dict[tuple[float, float], Tensor] = {}
-        self.plan: Plan | None = None
-        self.rtol = 0.0
-        if isinstance(reference, Plan):
-            self.plan = reference
-        elif isinstance(reference, int) and not isinstance(reference, bool):
-            p = m.process
-            # where t_min is clean itself (flow), a plan that ends there ends at sigma = 0
-            end = "sigma_min" if p.sigma(p.t_min) > 0 else "denoise"
-            self.plan = plan("dpmpp-3m", p, nfe=reference, end=end)
-        elif isinstance(reference, float) and 1e-13 <= reference < 1:
-            self.rtol = reference
-        else:
+        self.reference = reference
+        whole = isinstance(reference, int) and not isinstance(reference, bool) and reference >= 1
+        if not (isinstance(reference, Plan) or whole or (isinstance(reference, float) and 1e-13 <= reference < 1)):
             raise ArgumentError(
                 f"reference is a tolerance (1e-4), a number of calls (200), a Plan, or None for none, got {reference!r}"
             )
 
     def __str__(self) -> str:
-        return f"solve_ode, rtol {self.rtol:g}" if self.plan is None else f"{self.plan.solver}, {self.plan.nfe} calls"
+        if isinstance(self.reference, float):
+            return f"solve_ode, rtol {self.reference:g}"
+        solver = self.reference.solver if isinstance(self.reference, Plan) else "dpmpp-3m"
+        return f"{solver}, {self.calls} calls"
+
+    @property
+    def calls(self) -> int | None:
+        """Calls of the model that a solution takes; None where a tolerance decides."""
+        if isinstance(self.reference, Plan):
+            return self.reference.nfe
+        return None if isinstance(self.reference, float) else self.reference
 
     def __call__(self, start: float, stop: float) -> Tensor:
         """The states `(n, *shape)`, float64 on the CPU, at the time `stop` of a run from `start`."""
@@ -95,9 +97,9 @@ class Fine:
         return p.prior(p.draw(Noise(self.seed), self.shape, range(self.n), stage=0, stream=self.stream), start)
 
     def _solver(self, start: float, stop: float) -> Callable[[Tensor, Mapping[str, Any]], Tensor]:
-        table = self.plan
-        if table is None:
+        if isinstance(self.reference, float):
             return lambda x, told: self._ode(x, start, stop, told)
+        table = self.reference if isinstance(self.reference, Plan) else self._table(self.reference, start)
         if abs(table.start - start) + abs(table.times[-1] - stop) > 1e-6 * (start - stop):
             raise ArgumentError(
                 f"the fine plan goes from t = {table.start:g} to {table.times[-1]:g}, a compared one from {start:g} to {stop:g}; "
@@ -105,9 +107,22 @@ class Fine:
             )
         return lambda x, told: run(table, self.m, x.double(), cond=told)
 
+    def _table(self, calls: int, start: float) -> Plan:
+        """A plan of so many calls from any start, even in lam; where alpha = 0 at the start, so that lam is not finite, with one call more there."""
+        p = self.m.process
+        # where t_min is clean itself (flow), a plan that ends there ends at sigma = 0
+        end = "sigma_min" if p.sigma(p.t_min) > 0 else "denoise"
+        (low, high), lam = p.lam_range, p.lam(start)
+        share = (high - lam) / (high - low) if math.isfinite(lam) else 1.0
+        even = plan("dpmpp-3m", p, nfe=calls, end=end, span=(1.0 if share > 1 - 1e-9 else share, 0.0))
+        if math.isfinite(lam):
+            return even
+        return plan("dpmpp-3m", p, grid=[start, *even.times], end=end)
+
     def _ode(self, x: Tensor, start: float, stop: float, told: Mapping[str, Any]) -> Tensor:
+        assert isinstance(self.reference, float)
         try:
-            return solve_ode(self.m, x, start, stop, cond=told, rtol=self.rtol)
+            return solve_ode(self.m, x, start, stop, cond=told, rtol=self.reference)
         except ArgumentError as error:
             raise ArgumentError(
                 f"the fine solution: {error}. Give another reference: a larger tolerance (1e-3), a number of calls (200), or None"

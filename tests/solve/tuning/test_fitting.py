@@ -80,6 +80,19 @@ def test_tangents_are_derivatives_of_the_whole_run(n: int, batch: int) -> None:
         assert torch.allclose(tangents[i], (up - down) / 2e-4, atol=1e-4, rtol=1e-4), i
 
 
+def test_a_guide_that_ends_between_the_points_of_a_difference_is_no_derivative() -> None:
+    cond = {"class_labels": torch.arange(12) % 4}
+    m, every = mixture(), torch.arange(12)
+    edge = float(m.process.t_of_lam(-2.0 + 5e-7))
+    whole, ends = (
+        cases(m | guide, cond=cond) for guide in (rv.guide.CFG(1.7), rv.guide.CFG(1.7, interval=(edge, 1.0)))
+    )
+    now, then = (ends._ask(ends.x, lam, every) for lam in (-2.0, -2.0 + 1e-6))
+    assert (then - now).abs().max() > 1e-3, "it ends between them"
+    slopes = [c._by_lam(c.x, -2.0, c._ask(c.x, -2.0, every), every) for c in (whole, ends)]
+    assert torch.allclose(*slopes, rtol=1e-3, atol=1e-4)
+
+
 def test_normal_equations_are_means_of_weighted_squares() -> None:
     m = mixture()
     some, method = cases(m, batch=5), classical(m, 2)

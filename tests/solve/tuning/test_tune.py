@@ -268,7 +268,7 @@ def test_bad_input() -> None:
         return x
 
     speaks = rv.Model(needs, rv.process.vp(), null={"text": torch.zeros(1, 2)}, shape=(3,))
-    with pytest.raises(ArgumentError, match="cannot be asked without conditions; give cond= with text"):
+    with pytest.raises(ArgumentError, match="cannot be asked without the condition text; give cond="):
         tune(speaks, 3, **SMALL, reference=20)
     with pytest.raises(ShapeError, match="does not know its state's shape"):
         tune(rv.Model(lambda x, t: x, rv.process.vp()), 3)

@@ -38,6 +38,8 @@ __all__ = ["Bounds", "Cases", "Enough", "Method", "fit", "middle_of"]
 _STEP = {torch.float64: 1e-6, torch.float32: 3e-3}
 """Relative size of the differences by the precision of the network; coarser ones take `_COARSE`."""
 _COARSE = 3e-2
+_STEEP = 10.0
+"""Change of the predictions by lam, relative to them, that is no derivative but a jump."""
 _STATES = 1 << 27
 """Numbers that the tangents of a block hold at most."""
 
@@ -194,6 +196,15 @@ class Cases:
             errors.append(far)
         return (total_a / len(self)).cpu(), (total_g / len(self)).cpu(), torch.cat(errors)
 
+    def _by_lam(self, s: Tensor, lam: float, base: Tensor, block: Tensor) -> Tensor:
+        """The derivative of the predictions `base` by lam. A guide that begins or ends between lam and the other point makes a jump of it: then the
+        difference to the other side is taken."""
+        ahead = (self._ask(s, lam + self.step, block) - base) / self.step
+        if float(ahead.norm()) <= _STEEP * float(base.norm()):
+            return ahead
+        behind = (base - self._ask(s, lam - self.step, block)) / self.step
+        return ahead if float(ahead.norm()) <= float(behind.norm()) else behind
+
     def _tangents(self, method: Method, block: Tensor) -> tuple[Tensor, Tensor]:
         """The answers of samples `block` `(b,)` and their derivatives `(p, b, *shape)` by the parameters in their order."""
         x = s = self.x[block]
@@ -205,7 +216,7 @@ class Cases:
             h = self.step * s.flatten(1).norm(dim=1).mean() / tangents.flatten(2).norm(dim=2).mean(1).clamp_min(1e-12)
             h = h.clamp_max(1e3).reshape(-1, *[1] * s.ndim)
             change = self._ask((s + h * tangents).flatten(0, 1), lam, block.repeat(len(tangents))) if k else base[:0]
-            by_lam = (self._ask(s, lam + self.step, block) - base) / self.step
+            by_lam = self._by_lam(s, lam, base, block)
             change = (
                 torch.cat([(change.unflatten(0, (len(tangents), b)) - base) / h, by_lam[None]]) if k else by_lam[None]
             )

@@ -205,8 +205,7 @@ def statistics(
     p = m.process
     own = Fine(m, n, size, cond=cond, seed=seed, batch=batch, reference=fine, stream=TRAIN)
     if data is None:
-        assert own.plan is not None
-        data = own(own.plan.start, p.t_clean)
+        data = own(p.t_max, p.t_clean)
     elif data.shape != (n, *size):
         raise ShapeError(f"data must be {(n, *size)}, got {tuple(data.shape)}")
     x0 = data.double().cpu()

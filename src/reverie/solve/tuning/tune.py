@@ -209,12 +209,6 @@ def _cases(
     start = float(m.process.t_max)
     try:
         made = Cases(m, fine.begin(start), fine(start, float(m.process.t_clean)), cond, batch)
-    except TypeError as error:
-        if cond or not m.null:
-            raise
-        raise ArgumentError(
-            f"{m.name} cannot be asked without conditions; give cond= with {', '.join(m.null)} ({error})"
-        ) from error
     except RuntimeError as error:
         if m.dtype is not None or "dtype" not in str(error):
             raise
