@@ -1,11 +1,15 @@
 """Models: a network, its process and what it predicts; the only place that converts between prediction types."""
 
+from reverie.model.anatomy import Anatomy, anatomy
+from reverie.model.anatomy.calls import Attend, AttentionMap, Tokens
+from reverie.model.anatomy.patch import attention, inputs, outputs, record_attention, replace
+from reverie.model.anatomy.places import Place, Places
 from reverie.model.conditions import Cond, Shared, conditions, merge, select
 from reverie.model.model import Codec, Model
 from reverie.model.prediction import Prediction
 from reverie.model.target import KINDS, Affine, Target, as_target
 
 __all__ = [
-    "KINDS", "Affine", "Codec", "Cond", "Model", "Prediction", "Shared", "Target",
-    "as_target", "conditions", "merge", "select",
+    "KINDS", "Affine", "Anatomy", "Attend", "AttentionMap", "Codec", "Cond", "Model", "Place", "Places", "Prediction", "Shared", "Target", "Tokens",
+    "anatomy", "as_target", "attention", "conditions", "inputs", "merge", "outputs", "record_attention", "replace", "select",
 ]  # fmt: skip

@@ -154,6 +154,27 @@ class Model:
             new.dtype = dtype
         return new
 
+    def with_null(self, null: Mapping[str, Any]) -> Model:
+        """The same model with another null condition: what guidance compares with, e.g. a negative prompt. Guides are kept.
+
+        Raises `ArgumentError` for a condition that lacks keys of the present null condition.
+
+        >>> import reverie as rv
+        >>> m = Model(lambda x, t, y: x, rv.process.vp(), null={"y": 0})
+        >>> m.with_null({"y": 3}).null, m.null
+        ({'y': 3}, {'y': 0})
+        """
+        if not isinstance(null, Mapping):
+            raise ArgumentError(f"a null condition is a dict as m.embed(...) makes it, got {type(null).__name__}")
+        if missing := sorted(set(self.null or ()) - set(null)):
+            raise ArgumentError(f"the null condition of {self.name} has {missing} too; m.embed(...) makes a whole one")
+        new = copy.copy(self)
+        new.null, new.calls, new.forwards = dict(null), 0, 0
+        base = vars(self).get("base")
+        if isinstance(base, Model):  # of a guided model
+            vars(new)["base"] = base.with_null(null)
+        return new
+
     def cost(self, t: float | None = None) -> int:
         """Network forwards a sample that one call takes at time t."""
         return 1
