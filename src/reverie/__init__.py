@@ -15,7 +15,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from reverie import base, data, guide, hub, inspect, measure, model, nets, oracle, papers, process, solve, train
+    from reverie import (
+        base,
+        data,
+        edit,
+        guide,
+        hub,
+        inspect,
+        measure,
+        model,
+        nets,
+        oracle,
+        papers,
+        process,
+        solve,
+        train,
+    )
     from reverie.base import Noise, ReverieError, implementations, implements
     from reverie.hub import load
     from reverie.inspect import compare
@@ -24,7 +39,7 @@ if TYPE_CHECKING:
     from reverie.solve import Plan, run, sample
 
 _ROOMS = (
-    "base", "process", "model", "oracle", "solve", "data", "measure", "nets", "hub", "guide", "train", "inspect", "papers",
+    "base", "process", "model", "oracle", "solve", "data", "measure", "nets", "hub", "guide", "edit", "train", "inspect", "papers",
 )  # fmt: skip
 _NAMES = {
     "ReverieError": "base",
@@ -44,8 +59,8 @@ _NAMES = {
 
 __all__ = [
     "Model", "Noise", "Plan", "Prediction", "ReverieError", "Target",
-    "__version__", "base", "cite", "compare", "data", "guide", "hub", "implementations", "implements", "inspect", "load", "measure", "model", "nets",
-    "oracle", "papers", "process", "run", "sample", "solve", "train",
+    "__version__", "base", "cite", "compare", "data", "edit", "guide", "hub", "implementations", "implements", "inspect", "load", "measure", "model",
+    "nets", "oracle", "papers", "process", "run", "sample", "solve", "train",
 ]  # fmt: skip
 
 
