@@ -53,7 +53,8 @@ def public(room: str) -> dict[str, list[str]]:
     tree = _parsed(HOME / room / "__init__.py")
     listed = _all(tree)
     found: dict[str, list[str]] = {}
-    for node in tree.body:
+    later = [inner for node in tree.body if isinstance(node, ast.If) for inner in node.body]  # imported when first used
+    for node in (*tree.body, *later):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"reverie.{room}."):
             for alias in node.names:
                 if (alias.asname or alias.name) in listed:

@@ -80,7 +80,7 @@ def test_two_models_in_a_folder_must_be_told_apart(folder):
 
 def test_a_diffusers_folder_is_recognised(tmp_path):
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(FileError, match="is a None; of pipelines"):
+    with pytest.raises(FileError, match="is a None, no pipeline that Reverie can read"):
         rv.load(tmp_path)
 
 

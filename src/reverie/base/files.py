@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reverie.base.errors import FileError
 
-__all__ = ["atomic", "check_writable", "read_bytes"]
+__all__ = ["atomic", "atomic_folder", "check_writable", "read_bytes"]
 
 
 @contextmanager
@@ -52,6 +52,47 @@ def atomic(path: str | Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
+    """A new folder beside `path`, put into its place if the block succeeds; what was there stays as it was if the block fails.
+
+    Args:
+        mark: a file by which a folder is known as one of the kind; any other folder that holds something is not replaced.
+
+    Raises `FileError` for a place that holds something else, and when it cannot be written.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "things"
+    >>> with atomic_folder(target, "index") as new:
+    ...     _ = (new / "index").write_text("whole")
+    >>> [file.name for file in target.iterdir()]
+    ['index']
+    """
+    target = Path(path)
+    if target.exists() and not (target.is_dir() and ((target / mark).is_file() or not any(target.iterdir()))):
+        raise FileError(f"{str(target)!r} exists and has no {mark}, so it is not replaced; choose another folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent) as place:
+            made, old = Path(place) / "new", Path(place) / "old"
+            made.mkdir()
+            yield made
+            if target.exists():
+                target.rename(old)
+            try:
+                made.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                raise
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(
+            f"cannot write {str(target)!r}: {error.strerror or error}; what was there, if anything, is untouched"
+        ) from error
 
 
 def check_writable(path: str | Path) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from reverie.cli import claims, comparing, demo, papers, plans, sampling, training, tuning
+from reverie.cli import claims, comparing, converting, demo, papers, plans, sampling, training, tuning
 from reverie.cli.console import complain
 
 __all__ = ["app"]
@@ -96,6 +96,7 @@ for _function, _epilog in (
     (plans.plan, plans.PLAN_EXAMPLES),
     (comparing.compare, comparing.EXAMPLES),
     (tuning.tune, tuning.EXAMPLES),
+    (converting.convert, converting.EXAMPLES),
     (training.train, training.EXAMPLES),
     (papers.cite, papers.CITE_EXAMPLES),
     (demo.demo, demo.EXAMPLES),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from reverie.base import ArgumentError, UnknownNameError, unknown
+from reverie.base import ArgumentError, FileError, UnknownNameError, unknown
+from reverie.base.files import read_bytes
 from reverie.guide import CFG
 from reverie.hub import house_models, load
 from reverie.model import Model
 from reverie.process import Process, edm, flow, subvp, ve, vp
 
-__all__ = ["conditions_in_turn", "cycled", "guide", "names", "options", "own_guide", "process"]
+__all__ = ["conditions_in_turn", "cycled", "guide", "names", "options", "own_guide", "process", "read_prompts", "told"]
 
 _PROCESSES: dict[str, Callable[[], Process]] = {
     "vp": vp,
@@ -111,6 +113,33 @@ def process(text: str) -> Process:
         return load(text).process
     except UnknownNameError:
         raise unknown("process or model", text, [*_PROCESSES, *house_models()]) from None
+
+
+def told(prompt: Sequence[str] | None, file: str | None) -> str | list[str] | None:
+    """What a command was told to draw, by its arguments or by a file.
+
+    Raises `ArgumentError` for both, and as `read_prompts`.
+
+    >>> told(["a cat"], None), told(["a cat", "a dog"], None), told(None, None)
+    ('a cat', ['a cat', 'a dog'], None)
+    """
+    if file is not None:
+        if prompt:
+            raise ArgumentError("give prompts as arguments or as --prompts FILE, not both")
+        return read_prompts(file)
+    return prompt[0] if prompt and len(prompt) == 1 else list(prompt) if prompt else None
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """The prompts of a text file, one a line; empty lines and those that begin with '#' are left out. Raises `FileError`."""
+    try:
+        text = read_bytes(Path(path), 16 << 20).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{str(path)!r} is no text in UTF-8 ({error})") from None
+    found = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    if not found:
+        raise FileError(f"{str(path)!r} holds no prompt; write one a line")
+    return found
 
 
 def conditions_in_turn(model: Model, prompt: str | Sequence[str] | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from reverie.cli.console import complain, err, examples, out
 
 if TYPE_CHECKING:
     from reverie.cli.output import Output
+    from reverie.hub.jobs import Source
     from reverie.model import Model
     from reverie.solve import Plan
 
@@ -25,6 +26,9 @@ EXAMPLES = examples(
     'reverie sample digits 7 -n 40 --steps 6 --guide cfg:2 -o sevens.png',
     "# sixteen pictures of a text, guided as the model recommends",
     'reverie sample shapes "a red circle above a blue square" -o scene.png',
+    "# a picture changed by a text, and a part of it painted anew",
+    'reverie sample shapes "a blue square" --init scene.png --strength 0.7 -o changed.png',
+    'reverie sample shapes "two stars" --init scene.png --mask mask.png -n 4 -o parts/',
     "# a thousand samples as numbers; stop with Ctrl-C, and the same command goes on",
     'reverie sample digits -n 1000 --nfe 10 --batch 100 -o samples.safetensors',
     "# samples 1000 to 1999 of the same seed, a picture each",
@@ -33,7 +37,7 @@ EXAMPLES = examples(
     "torchrun --nproc-per-node 8 -m reverie.cli sample digits -n 50000 --batch 500 -o fid/",
 )  # fmt: skip
 
-_HOW, _WHICH, _OUT = "How they are made", "Which samples", "Where they go"
+_HOW, _WHICH, _OUT, _FROM = "How they are made", "Which samples", "Where they go", "What they begin from"
 
 
 def sample(
@@ -50,6 +54,40 @@ def sample(
             metavar="[PROMPT]...",
             help='What to draw: texts, each an argument; or classes: "7", "0,1,2", "all". Sample i gets entry i mod their number. Default: all '
             "classes in turn, or nothing said.",
+        ),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Prompts from a text file, one a line, instead of arguments.", rich_help_panel=_WHICH
+        ),
+    ] = None,
+    negative: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What guidance leads away from, in place of saying nothing. Needs a guide.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A picture to begin from, cut and scaled to fit.", rich_help_panel=_FROM),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="How far up the noise the picture is taken, in (0, 1]: at 1 nothing of it is left. Default: 0.6; 1 with --mask.",
+            rich_help_panel=_FROM,
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture, white where --init is to be painted anew; the rest stays as it is.",
+            rich_help_panel=_FROM,
         ),
     ] = None,
     n: Annotated[
@@ -194,10 +232,11 @@ def sample(
     """
     from reverie.base import ArgumentError
     from reverie.cli import parse
+    from reverie.cli.begin import begun
     from reverie.cli.output import Output
     from reverie.cli.partial import Partial, digest
     from reverie.hub import load
-    from reverie.hub.jobs import share_of
+    from reverie.hub.jobs import Source, share_of
 
     target, share = Output(output, columns, scale, captions), share_of()
     if not target.folder:
@@ -217,18 +256,26 @@ def sample(
     base = load(model, device)
     guide = parse.own_guide(base, guide)
     guidance = None if guide is None else parse.guide(guide)
-    told = prompt[0] if prompt and len(prompt) == 1 else prompt or None
-    table = _plan(base, plan, solver, steps, nfe, grid, end, more)
+    told = parse.told(prompt, prompts)
+    base = _negative(base, negative, guidance)
+    begin = begun(base, init, strength, mask)
+    for text in begin.notes:
+        complain(text, "note")
+    table = _plan(base, plan, solver, steps, nfe, grid, end, more, begin.span)
+    said: dict[str, Any] = {"guide": guide, "prompt": told, **begin.said}
+    said |= {} if negative is None else {"negative": negative}
+    pool = parse.conditions_in_turn(base, told)
+    source = Source(
+        base, table, guidance, pool, seed, batch, said, begin.init, begin.inputs, begin.hooks, begin.finish
+    )  # fmt: skip
     if target.folder:
-        words = {"guide": guide, "prompt": told}
-        _folder(target, form, base, table, guidance, words, n, start, seed, batch, shard, share)
+        _folder(target, form, source, said, n, start, shard, share)
         return
-    guided = base if guidance is None else base | guidance
     ids = list(range(start, start + n))
-    cond, names, cycle = parse.cycled(base, told, ids)
+    names = parse.names(base, told, source.told(ids), ids)
     if base.codec is None:
         target.check(base.shape)
-    said: dict[str, Any] = {"guide": guide, "prompt": told, "seed": seed, "batch": batch, "device": device}
+    said |= {"seed": seed, "batch": batch, "device": device}
     kept = Partial(target.partial, digest(base, table, said))
     if kept.note:
         complain(kept.note, "note")
@@ -236,11 +283,24 @@ def sample(
     had = sum(i in kept.samples for i in ids)
     if had:
         err().print(f"resumed: {had} of {n} samples were done")
-    _fill(guided, table, kept, ids, cond, seed, batch)
+    _fill(source, kept, ids)
     x = _stacked(kept.samples, ids)
-    target.write(x, ids, names, cycle, _record(base, table, said, ids, names))
+    target.write(x, ids, names, max(map(len, pool.values()), default=1), _record(base, table, said, ids, names))
     kept.remove()
-    _say(output, n, table, guided, time.monotonic() - began)
+    _say(output, n, table, source.guided, time.monotonic() - began)
+
+
+def _negative(model: Model, text: str | None, guide: Any) -> Model:
+    """The model whose guidance leads away from a text."""
+    from reverie.base import ArgumentError
+
+    if text is None:
+        return model
+    if model.embed is None or model.card.get("classes") is not None:
+        raise ArgumentError(f"{model.name} reads no texts; leave out --negative")
+    if guide is None:
+        raise ArgumentError("--negative is what guidance leads away from, and there is no guide; give --guide cfg:5")
+    return model.with_null(model.embed(text))
 
 
 def _say(output: str, n: int, plan: Plan, guided: Model, seconds: float, made: str = "") -> None:
@@ -257,14 +317,10 @@ def _say(output: str, n: int, plan: Plan, guided: Model, seconds: float, made: s
 def _folder(
     target: Output,
     asked: str | None,
-    model: Model,
-    plan: Plan,
-    guide: Any,
+    source: Source,
     said: dict[str, Any],
     n: int,
     start: int,
-    seed: int,
-    batch: int,
     shard: int | None,
     share: tuple[int, int],
 ) -> None:
@@ -272,8 +328,9 @@ def _folder(
     from reverie.base import ArgumentError
     from reverie.cli import jobs, parse
     from reverie.data import write_npz
-    from reverie.hub.jobs import Shards, Source, Store, cell_size, fill, made_with
+    from reverie.hub.jobs import Shards, Store, cell_size, fill, made_with
 
+    model, plan, batch = source.model, source.plan, source.batch
     shape = model.shape if model.codec is None else None
     form = jobs.form(target.path, asked, n, shape is None or (len(shape) == 3 and shape[0] in (1, 3)))
     if form in ("png", "npz"):
@@ -282,7 +339,6 @@ def _folder(
         raise ArgumentError(f"columns and scale shape pictures; {target.name!r} gets shards (--format {form})")
     if form == "png" and shard is not None:
         raise ArgumentError("--shard is of shards; this folder gets a picture a sample (--format png)")
-    source = Source(model, plan, guide, parse.conditions_in_turn(model, said["prompt"]), seed, batch, said)
     rank, began, quiet = share[0], time.monotonic(), share[0] != 0
     cell = cell_size(n, batch, share[1])
 
@@ -294,7 +350,9 @@ def _folder(
 
     store: Store
     if form == "png":
-        record = _record(model, plan, said | {"seed": seed, "batch": batch, "device": str(model.device)}, [], None)
+        record = _record(
+            model, plan, said | {"seed": source.seed, "batch": batch, "device": str(model.device)}, [], None
+        )
         record["settings"] = source.settings | {"scale": target.scale or 1}
         store = jobs.Pictures(target, start, n, cell, names, record, share, note)
     else:
@@ -361,6 +419,7 @@ def _plan(
     grid: str | None,
     end: str | None,
     more: dict[str, Any],
+    span: tuple[float, float] = (1.0, 0.0),
 ) -> Plan:
     from reverie.base import ArgumentError
     from reverie.solve import Plan, plan_for
@@ -370,7 +429,9 @@ def _plan(
         if steps is not None and nfe is not None:
             raise ArgumentError(f"give --steps or --nfe, not both (got {steps} and {nfe})")
         steps = 8 if steps is None and nfe is None and takes_steps(solver) else steps
-        return plan_for(model, solver, steps=steps, nfe=nfe, grid=grid, end=end, **more)
+        return plan_for(model, solver, steps=steps, nfe=nfe, grid=grid, end=end, span=span, **more)
+    if span[0] != 1:
+        raise ArgumentError(f"a saved plan begins where it was compiled; leave out {file!r}, or give --strength 1")
     table = Plan.load(file)
     if table.process != model.process:
         raise ArgumentError(
@@ -379,17 +440,13 @@ def _plan(
     return table
 
 
-def _fill(model: Model, plan: Plan, kept: Any, ids: list[int], cond: dict[str, Any], seed: int, batch: int) -> None:
+def _fill(source: Source, kept: Any, ids: list[int]) -> None:
     """Sample what is not kept yet, with a bar; on Ctrl-C or an error, finished samples are saved first."""
-    import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-
-    from reverie.solve import sample_blocks
 
     todo = [i for i in ids if i not in kept.samples]
     if not todo:
         return
-    take = torch.tensor([i - ids[0] for i in todo])
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -399,10 +456,10 @@ def _fill(model: Model, plan: Plan, kept: Any, ids: list[int], cond: dict[str, A
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err(), transient=True) as bar:
-        task = bar.add_task(f"{model.name}, {plan.solver}", total=len(ids), completed=len(ids) - len(todo))
+        what = f"{source.model.name}, {source.plan.solver}"
+        task = bar.add_task(what, total=len(ids), completed=len(ids) - len(todo))
         try:
-            here = {name: value[take] for name, value in cond.items()}
-            for positions, x in sample_blocks(model, index=todo, plan=plan, cond=here, seed=seed, batch=batch):
+            for positions, x in source.parts(todo):
                 kept.add([todo[p] for p in positions], x)
                 bar.advance(task, len(positions))
         except BaseException as error:

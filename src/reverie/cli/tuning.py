@@ -31,6 +31,9 @@ def tune(
             metavar="[PROMPT]...", help="What the trajectories show, in turn: texts or classes. Default: all classes."
         ),
     ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Prompts from a text file, one a line, instead of arguments.")
+    ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Evaluations of the plan.")] = 5,
     guide: Annotated[
         str | None,
@@ -79,7 +82,7 @@ def tune(
     base = load(model, _device(device))
     words = parse.own_guide(base, guide)
     m = base if words is None else base | parse.guide(words)
-    told = prompt[0] if prompt and len(prompt) == 1 else prompt or None
+    told = parse.told(prompt, prompts)
     if base.embed is not None and base.card.get("classes") is None and not told and words is not None:
         raise ArgumentError(
             f"{base.name} is guided by {words}, and nothing said is what guides compare with; give prompts, or --guide none"

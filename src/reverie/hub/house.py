@@ -27,7 +27,7 @@ from reverie.model import Cond, Model
 from reverie.nets import build, read_tensors
 from reverie.process import from_spec
 
-__all__ = ["FORMAT", "KIND", "house_models", "load"]
+__all__ = ["FORMAT", "KIND", "find", "house_models", "load"]
 
 FORMAT, KIND = 1, "reverie-model"
 INDEX = "model_index.json"
@@ -63,12 +63,12 @@ def house_models() -> list[str]:
     return sorted(_house())
 
 
-def load(name: str | Path, device: torch.device | str = "cpu") -> Model:
+def load(name: str | Path, device: torch.device | str = "cpu", **options: Any) -> Model:
     """A model ready to sample: a house model by name, a model of the same format or a diffusers pipeline by path.
 
     Args:
         name: "digits", "shapes", or the path of `<name>.json`, of a folder that holds exactly one such file, or of a pipeline's folder.
-        device: where its network goes.
+        device: where its network goes. options: of a pipeline's folder `size`, `dtype` and `variant`, see `hub.model`.
 
     Returns:
         A `Model` with `embed` (class names, or a pipeline's prompts, to a condition), `null`, `shape`, and `card` (the JSON file's content); a
@@ -81,9 +81,11 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Model:
     >>> m.shape, m.embed("7")
     ((1, 8, 8), {'class_labels': tensor([7])})
     """
-    source = _find(name)
+    source = find(name)
     if source.is_dir():
-        return read_pipeline(source, device)
+        return read_pipeline(source, device, **options)
+    if options:
+        raise ArgumentError(f"{', '.join(options)} are for a pipeline's folder; {str(source)!r} is no such folder")
     card = _card(source)
     try:
         process = from_spec(card["process"])
@@ -130,8 +132,8 @@ def embed_classes(classes: Sequence[str]) -> Callable[[str | Sequence[str]], Con
     return embed
 
 
-def _find(name: str | Path) -> Path:
-    """A card, or a pipeline's folder."""
+def find(name: str | Path) -> Path:
+    """Where a model lies, by name or path: its card, or a pipeline's folder. Raises `UnknownNameError` and `FileError` as `load`."""
     house = _house()
     if isinstance(name, str) and name in house:
         return house[name]

@@ -104,6 +104,7 @@ class Source:
     Args:
         cond: conditions that the samples take in turn: of a tensor with K entries sample i gets entry i mod K; the rest is shared.
         said: further settings, by which a job may be told from another (a prompt's text, say); it replaces what is found out here.
+        init, inputs: as of `sample`, taken in turn like conditions. hooks: of every run. finish: what is done with finished samples, `(x, ids) -> x`.
     """
 
     def __init__(
@@ -115,21 +116,26 @@ class Source:
         seed: int = 0,
         batch: int = 16,
         said: Mapping[str, Any] | None = None,
+        init: Tensor | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
+        hooks: Sequence[Any] = (),
+        finish: Callable[[Tensor, Sequence[int]], Tensor] = lambda x, ids: x,
     ) -> None:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ArgumentError(f"batch must be a whole number of at least 1, got {batch!r}")
+        self.init, self.inputs, self.hooks, self.finish = init, dict(inputs or {}), tuple(hooks), finish
+        begun = {"init": init, **self.inputs} if init is not None else self.inputs
         self.model, self.plan, self.seed, self.batch = m, plan, seed, batch
         self.guided, self.cond = m if guide is None else m | guide, dict(cond or {})
         self.settings: dict[str, Any] = {
             "model": m.name, "weights": fingerprint(m), "solver": plan.solver, "steps": plan.steps, "nfe": plan.nfe, "grid": plan.grid,
             "end": plan.end, "options": json.loads(json.dumps(dict(plan.options), default=str)), "plan": plan_hash(plan),
             "guide": _named(guide), "cond": _cond_hash(self.cond), "seed": seed, "batch": batch,
-        } | dict(said or {})  # fmt: skip
+        } | ({"begun": _cond_hash(begun)} if begun else {}) | dict(said or {})  # fmt: skip
 
     def told(self, ids: Sequence[int]) -> dict[str, Any]:
         """The conditions of some samples."""
-        index = torch.tensor(ids)
-        return {k: v[index % len(v)] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
+        return _in_turn(self.cond, ids)
 
     def labels(self, ids: Sequence[int]) -> dict[str, Tensor]:
         """Of the conditions, those that are a whole number a sample: classes."""
@@ -142,13 +148,25 @@ class Source:
     def blocks(self, ids: range) -> Iterator[Tensor]:
         """The samples of consecutive ids, a batch at a time and in order."""
         at = 0
-        for positions, x in sample_blocks(
-            self.guided, index=ids, plan=self.plan, cond=self.told(ids), seed=self.seed, batch=self.batch
-        ):
+        for positions, x in self.parts(ids):
             if positions != list(range(at, at + len(x))):
                 raise AssertionError(f"consecutive ids came back as {positions}")
             at += len(x)
             yield x
+
+    def parts(self, ids: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
+        """The samples of any ids as they are finished: (positions in `ids`, samples)."""
+        init = None if self.init is None else _in_turn({"init": self.init}, ids)["init"]
+        for positions, x in sample_blocks(
+            self.guided, len(ids), index=ids, plan=self.plan, cond=self.told(ids), seed=self.seed, batch=self.batch, init=init,
+            inputs=_in_turn(self.inputs, ids), hooks=self.hooks,
+        ):  # fmt: skip
+            yield positions, self.finish(x, [ids[i] for i in positions])
+
+
+def _in_turn(values: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
+    index = torch.tensor(list(ids))
+    return {k: v[index % len(v)] if isinstance(v, Tensor) and v.ndim else v for k, v in values.items()}
 
 
 def _named(guide: Any) -> str | None:

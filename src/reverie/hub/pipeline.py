@@ -11,30 +11,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reverie.base import ArgumentError, FileError, ReverieError, unknown
-from reverie.base.files import read_bytes
+from reverie.base.files import atomic_folder, read_bytes
+from reverie.hub.pipelines.common import Latents
+from reverie.hub.pipelines.unet import UNet
+from reverie.hub.process import PREDICTS, predicts_of, process_of
 from reverie.hub.tokenizer import missing, tokens, write_json, write_tokenizer
 from reverie.model import Cond, Model
 from reverie.nets import build, read_tensors, write_tensors
-from reverie.process import Process, ddpm
 
 __all__ = [
-    "LARGEST", "PARTS", "make_scheduler", "make_text_encoder", "make_unet", "process_of", "read_autoencoder",
-    "text_to_image", "write_pipeline",
+    "LARGEST", "PARTS", "make_scheduler", "make_text_encoder", "make_unet", "read_autoencoder", "text_to_image", "write_pipeline",
 ]  # fmt: skip
 
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 LARGEST = 15_000_000
 """Bytes that no file of a written pipeline reaches."""
-PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 _FILES = {
     "vae": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
@@ -133,42 +132,7 @@ def make_scheduler(beta_start: float = 0.00085, beta_end: float = 0.02, labels: 
     )  # fmt: skip
 
 
-def process_of(scheduler: Any) -> Process:
-    """The process of a diffusers scheduler: its `alphas_cumprod` at its labels."""
-    return ddpm(scheduler.alphas_cumprod)
-
-
 # -- together
-
-
-class _Denoiser(nn.Module):
-    """A U-Net of diffusers, called as Reverie calls networks."""
-
-    def __init__(self, unet: nn.Module) -> None:
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, x: Tensor, label: Tensor, **cond: Any) -> Tensor:
-        return self.unet(x, label, return_dict=False, **cond)[0]
-
-
-class _Latents:
-    """An autoencoder as a codec: z = s mean(q(z | x)), x = decode(z / s)."""
-
-    def __init__(self, vae: Any) -> None:
-        self.vae = vae
-
-    @torch.no_grad()
-    def encode(self, data: Tensor) -> Tensor:
-        """Pictures `(B, 3, H, W)` in [-1, 1] to latents."""
-        mean: Tensor = self.vae.encode(data.to(self.vae.dtype)).latent_dist.mean
-        return mean.to(data.dtype) * self.vae.config.scaling_factor
-
-    @torch.no_grad()
-    def decode(self, state: Tensor) -> Tensor:
-        """Latents to pictures."""
-        shown: Tensor = self.vae.decode(state.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
-        return shown.to(state.dtype)
 
 
 def text_to_image(
@@ -190,9 +154,6 @@ def text_to_image(
     Raises:
         UnknownNameError: a prediction type of the scheduler that Reverie lacks.
     """
-    kind = scheduler.config.prediction_type
-    if kind not in PREDICTS:
-        raise unknown("prediction type of a scheduler", kind, PREDICTS)
 
     @torch.no_grad()
     def embed(prompt: str | Sequence[str]) -> Cond:
@@ -202,7 +163,7 @@ def text_to_image(
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return Model(
-        _Denoiser(unet), process_of(scheduler), PREDICTS[kind], null=embed(""), codec=None if vae is None else _Latents(vae), embed=embed,
+        UNet(unet), process_of(scheduler), predicts_of(scheduler), null=embed(""), codec=None if vae is None else Latents(vae), embed=embed,
         shape=(unet.config.in_channels, height, width), name=name,
     )  # fmt: skip
 
@@ -272,39 +233,21 @@ def write_pipeline(
     from diffusers import __version__
 
     target = Path(folder)
-    if target.exists() and not (
-        target.is_dir() and ((target / "model_index.json").is_file() or not any(target.iterdir()))
-    ):
-        raise FileError(f"{str(target)!r} exists and is not a pipeline; choose another folder")
     parts = {"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, "unet": unet, "scheduler": scheduler}
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent) as place:
-            made = Path(place) / "new"
-            for name, part in parts.items():
-                _write_part(made / name, name, part)
-            index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": __version__}
-            index |= {name: [_library(part), type(part).__name__] for name, part in parts.items()}
-            index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
-            write_json(made / "model_index.json", index | {"requires_safety_checker": False})
-            if card is not None:
-                write_json(made / "card.json", dict(card))
-            for file in sorted(f for f in made.rglob("*") if f.is_file()):
-                if (size := file.stat().st_size) >= largest:
-                    raise FileError(
-                        f"{file.relative_to(made)} would have {size} bytes, {largest} or more; take a smaller network"
-                    )
-            old = Path(place) / "old"
-            if target.exists():
-                target.rename(old)
-            try:
-                made.rename(target)
-            except OSError:
-                if old.exists():
-                    old.rename(target)
-                raise
-    except OSError as error:
-        raise FileError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
+    with atomic_folder(target, "model_index.json") as made:
+        for name, part in parts.items():
+            _write_part(made / name, name, part)
+        index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": __version__}
+        index |= {name: [_library(part), type(part).__name__] for name, part in parts.items()}
+        index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
+        write_json(made / "model_index.json", index | {"requires_safety_checker": False})
+        if card is not None:
+            write_json(made / "card.json", dict(card))
+        for file in sorted(f for f in made.rglob("*") if f.is_file()):
+            if (size := file.stat().st_size) >= largest:
+                raise FileError(
+                    f"{file.relative_to(made)} would have {size} bytes, {largest} or more; take a smaller network"
+                )
     return target
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from reverie.base import ArgumentError, Noise, unknown
 from reverie.data import caption, scenes
 
-__all__ = ["caption_words", "make_tokenizer", "tokens", "write_tokenizer"]
+__all__ = ["caption_words", "check_words", "cut", "make_tokenizer", "texts_of", "tokens", "too_long", "write_tokenizer"]
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _WORDINGS = 0x5A8  # stream of the wordings that `caption_words` looks at
@@ -103,6 +103,38 @@ def make_tokenizer(words: Iterable[str] | None = None, length: int = 32) -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)  # type: ignore[arg-type]
 
 
+def texts_of(prompts: Any) -> list[str]:
+    """One text or several as a list. Raises `ArgumentError` for what is none."""
+    texts = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Sequence) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ArgumentError(f"a prompt is a str, or several are a list of them, got {prompts!r:.100}")
+    return texts
+
+
+def check_words(tokenizer: Any, texts: Iterable[str]) -> None:
+    """Raise `UnknownNameError` for a word that is no token of CLIP's kind."""
+    known = tokenizer.get_vocab()
+    for text in texts:
+        for word in _WORD.findall(text.lower()):
+            if f"{word}</w>" not in known:
+                plain = sorted({w.removesuffix("</w>") for w in known if w.endswith("</w>") and len(w) > 5})
+                raise unknown(f"word in the prompt {text!r:.200},", word, [w for w in plain if w.isalpha()])
+
+
+def cut(tokenizer: Any, numbers: Sequence[int], length: int) -> str:
+    """What of a text, given as its tokens with those added, a reader of `length` tokens does not read."""
+    return str(tokenizer.decode(list(numbers)[length - 1 : -1])).strip()
+
+
+def too_long(tokenizer: Any, text: str, numbers: Sequence[int], length: int) -> ArgumentError:
+    """The error for a prompt of more than `length` tokens."""
+    added = tokenizer.num_special_tokens_to_add()
+    return ArgumentError(
+        f"the prompt {text!r:.200} has {len(numbers) - added} tokens, this model reads {length - added} at most; shorten it: "
+        f"{cut(tokenizer, numbers, length)!r:.200} does not fit"
+    )
+
+
 def tokens(tokenizer: Any, prompts: str | Sequence[str], whole: bool = True) -> Tensor:
     """Prompts as token numbers `(N, length)`, filled up with the end token, as Stable Diffusion's pipeline has them.
 
@@ -116,24 +148,14 @@ def tokens(tokenizer: Any, prompts: str | Sequence[str], whole: bool = True) -> 
     >>> tokens(words, ["a red star", ""]).shape
     torch.Size([2, 32])
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    bad = next((text for text in texts if not isinstance(text, str)), None)
-    if not texts or bad is not None:
-        raise ArgumentError(f"a prompt is a str, or several are a list of them, got {prompts!r:.100}")
+    texts = texts_of(prompts)
     if whole:
-        known = tokenizer.get_vocab()
-        for text in texts:
-            for word in _WORD.findall(text.lower()):
-                if f"{word}</w>" not in known:
-                    plain = sorted({w.removesuffix("</w>") for w in known if w.endswith("</w>") and len(w) > 5})
-                    raise unknown(f"word in the prompt {text!r:.200},", word, [w for w in plain if w.isalpha()])
+        check_words(tokenizer, texts)
     length = tokenizer.model_max_length
     numbers = tokenizer(texts, padding="max_length", max_length=length, truncation=False, return_tensors=None).input_ids
     for text, row in zip(texts, numbers, strict=True):
         if len(row) > length:
-            raise ArgumentError(
-                f"the prompt {text!r:.200} has {len(row) - 2} tokens, this model reads {length - 2} at most; shorten it"
-            )
+            raise too_long(tokenizer, text, row, length)
     return torch.tensor(numbers, dtype=torch.long)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from reverie.process import from_spec
 from reverie.solve.line import Coef, Key, Line
 from reverie.solve.plan import Plan, Stage
 
-__all__ = ["FORMAT", "VERSION", "load", "save"]
+__all__ = ["FORMAT", "VERSION", "load", "read", "save", "written"]
 
 FORMAT, VERSION = "reverie-plan", 1
 LIMIT, TENSOR_LIMIT = 64 << 20, 2 << 30
@@ -36,7 +37,30 @@ def _beside(path: Path) -> Path:
 
 def save(plan: Plan, path: str | Path) -> None:
     """See `Plan.save`."""
-    target, tensors = Path(path), {}
+    target = Path(path)
+    head, tensors = written(plan)
+    blob = b""
+    if tensors:
+        from safetensors.torch import save as to_bytes
+
+        blob = to_bytes(tensors)
+        head["tensors"] = hashlib.sha256(blob).hexdigest()
+    try:
+        text = json.dumps(head, indent=1, allow_nan=True, default=_described)
+    except TypeError as error:
+        raise FileError(
+            f"cannot save the plan: {error}; args, options and provenance must be numbers, strings and lists"
+        ) from None
+    if blob:
+        with atomic(_beside(target)) as temporary:
+            temporary.write_bytes(blob)
+    with atomic(target) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def written(plan: Plan) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A plan as the content of its JSON file, and the tensors among its coefficients by the names that stand for them there."""
+    tensors: dict[str, Tensor] = {}
 
     def coefficient(k: int, n: int, c: Coef) -> float | str:
         if not isinstance(c, Tensor):
@@ -55,11 +79,6 @@ def save(plan: Plan, path: str | Path) -> None:
         entry |= {"net": s.net} if s.net is not None else {}
         entry |= {"rule": [s.rule[0], dict(s.rule[1])]} if s.rule is not None else {}
         stages.append(entry)
-    blob = b""
-    if tensors:
-        from safetensors.torch import save as to_bytes
-
-        blob = to_bytes(tensors)
     head = {
         "format": FORMAT,
         "version": VERSION,
@@ -75,20 +94,10 @@ def save(plan: Plan, path: str | Path) -> None:
         "bound": plan.bound,
         "papers": list(plan.papers),
         "provenance": dict(plan.provenance),
-        "tensors": hashlib.sha256(blob).hexdigest() if blob else None,
+        "tensors": None,
         "stages": stages,
     }
-    try:
-        text = json.dumps(head, indent=1, allow_nan=True, default=_described)
-    except TypeError as error:
-        raise FileError(
-            f"cannot save the plan: {error}; args, options and provenance must be numbers, strings and lists"
-        ) from None
-    if blob:
-        with atomic(_beside(target)) as temporary:
-            temporary.write_bytes(blob)
-    with atomic(target) as temporary:
-        temporary.write_text(text + "\n")
+    return head, tensors
 
 
 def load(path: str | Path) -> Plan:
@@ -99,22 +108,33 @@ def load(path: str | Path) -> Plan:
         head = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise FileError(f"{str(source)!r} is not a plan: not valid JSON ({error})") from None
+    return read(head, repr(str(source)), lambda digest: _tensors(source, digest))
+
+
+def read(head: Any, name: str, tensors: Callable[[Any], dict[str, Tensor]] = lambda digest: {}) -> Plan:
+    """A plan of what `written` wrote, checked throughout.
+
+    Args:
+        head: the content of a plan's JSON file. name: what errors call it. tensors: called with the digest that it holds, or None.
+
+    Raises `FileError`.
+    """
     if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise FileError(f"{str(source)!r} is not a plan: its 'format' is not {FORMAT!r}")
+        raise FileError(f"{name} is not a plan: its 'format' is not {FORMAT!r}")
     version = head.get("version")
     if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise FileError(
-            f"{str(source)!r} has plan version {version!r}, this Reverie reads up to {VERSION}; upgrade Reverie, or compile the plan again"
+            f"{name} has plan version {version!r}, this Reverie reads up to {VERSION}; upgrade Reverie, or compile the plan again"
         )
     stages = head.get("stages")
     if not isinstance(stages, list) or len(stages) > MAX_STAGES:
-        raise FileError(f"{str(source)!r}: 'stages' must be a list of at most {MAX_STAGES}")
+        raise FileError(f"{name}: 'stages' must be a list of at most {MAX_STAGES}")
     try:
-        tensors = _tensors(source, head.get("tensors"))
+        large = tensors(head.get("tensors"))
         return Plan(
             solver=_typed(head, "solver", str),
             process=from_spec(head["process"]),
-            table=tuple(_stage(k, s, tensors) for k, s in enumerate(stages)),
+            table=tuple(_stage(k, s, large) for k, s in enumerate(stages)),
             start=_number(head["start"]),
             kinds=tuple(_typed(head, "kinds", list)),
             order=_typed(head, "order", int),
@@ -129,9 +149,9 @@ def load(path: str | Path) -> Plan:
     except FileError:
         raise
     except ReverieError as error:
-        raise FileError(f"{str(source)!r} is a malformed plan: {error}") from None
+        raise FileError(f"{name} is a malformed plan: {error}") from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        raise FileError(f"{str(source)!r} is a malformed plan: {type(error).__name__} {error}") from None
+        raise FileError(f"{name} is a malformed plan: {type(error).__name__} {error}") from None
 
 
 def _tensors(source: Path, digest: Any) -> dict[str, Tensor]:

@@ -15,8 +15,14 @@ __all__ = ["check_origin", "origin"]
 
 
 def origin(model: Model) -> dict[str, str]:
-    """What a fit writes into its provenance: the model's name, guides included, and its fingerprint, which does not depend on precision."""
-    return {"model": model.name or "", "fingerprint": fingerprint(model, exact=False)}
+    """What a fit writes into its provenance: the model's name, guides included, its fingerprint, which does not depend on precision, and that of the
+    model without guides ("unguided")."""
+    base = vars(model).get("base", model)
+    return {
+        "model": model.name or "",
+        "fingerprint": fingerprint(model, exact=False),
+        "unguided": fingerprint(base, exact=False),
+    }
 
 
 def check_origin(plan: Plan, model: Model | Mapping[str, Model]) -> None:
