@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import reverie as rv
+import tiny_pipes
 from reverie.base import ArgumentError, FileError
 from reverie.cli.begin import begun, read_mask, read_picture
 from reverie.cli.parse import read_prompts
@@ -134,6 +135,27 @@ def test_under_a_mask(call: Callable[..., Any], tmp_path: Path) -> None:
     assert not torch.equal(got[0, ..., 4:], got[2, ..., 4:])
     assert call(*words, "-o", "more/", "--format", "safetensors").exit_code == 0
     assert torch.equal(torch.cat(list(rv.data.samples(tmp_path / "more"))), want)
+
+
+def test_networks_that_are_told_pictures(call: Callable[..., Any], tmp_path: Path) -> None:
+    tiny_pipes.inpainting().save_pretrained(tmp_path / "paints")
+    tiny_pipes.controlled().save_pretrained(tmp_path / "steered")
+    gradient(tmp_path / "in.png", (64, 64), "RGB")
+    Image.new("L", (64, 64), 255).save(tmp_path / "mask.png")
+    words = ("a red circle", "-n", 2, "--steps", 2, "--guide", "cfg:3", "-o", "out.safetensors")
+    for name, given in (("paints", {"init": "in.png", "mask": "mask.png"}), ("steered", {"control": "in.png"})):
+        flags = [word for key, value in given.items() for word in (f"--{key}", value)]
+        answer = call("sample", name, *words, *flags)
+        assert answer.exit_code == 0, answer.output
+        m = rv.load(tmp_path / name)
+        size = tuple(m.decode(torch.zeros(1, *m.shape)).shape[1:])
+        shown = read_picture(tmp_path / "in.png", size)[0] / 2 + 0.5
+        told = {"image": shown} | ({"mask": torch.ones(1, 1, *size[1:])} if "mask" in given else {})
+        want = rv.sample(m, 2, steps=2, cond=m.embed(["a red circle"] * 2, **told), guide=rv.guide.CFG(3.0))
+        assert torch.allclose(samples(tmp_path / "out.safetensors"), want, atol=1e-5)
+    assert "paints into a picture; give --init FILE and --mask FILE" in call("sample", "paints", *words).output
+    assert "is steered by a picture; give --control FILE" in call("sample", "steered", *words).output
+    assert "digits has no ControlNet; leave out --control" in call("sample", "digits", "--control", "in.png").output
 
 
 def test_a_negative_prompt(call: Callable[..., Any], scenic: str, tmp_path: Path) -> None:

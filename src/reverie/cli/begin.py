@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +27,57 @@ _LARGEST = 256 << 20
 
 @dataclass(frozen=True)
 class Begun:
-    """What the samples of a job begin from, for `hub.jobs.Source`; `said` goes into the settings of the job."""
+    """What the samples of a job begin from, for `hub.jobs.Source`; `embeds` for `m.embed`; `said` goes into the settings of the job."""
 
     init: Tensor | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)
     hooks: tuple[Any, ...] = ()
     finish: Callable[[Tensor, Sequence[int]], Tensor] = lambda x, ids: x
     span: tuple[float, float] = (1.0, 0.0)
+    embeds: dict[str, Tensor] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def begun(m: Model, init: str | None, strength: float | None, mask: str | None) -> Begun:
-    """The beginning that --init, --strength and --mask describe.
+def begun(
+    m: Model,
+    init: str | None = None,
+    strength: float | None = None,
+    mask: str | None = None,
+    control: str | None = None,
+) -> Begun:
+    """The beginning that --init, --strength, --mask and --control describe.
 
     Args:
         init: path of a picture. strength: in (0, 1], how far up the noise the run begins; 0.6 of an `init` alone, 1 under a mask.
-        mask: path of a picture that is white where the picture is to be made.
+        mask: path of a picture that is white where the picture is to be made; a network that was trained to paint is told it, others are held to the
+            rest by the hook `Inpaint`. control: path of a ControlNet's picture.
 
     Raises:
-        ArgumentError: --strength or --mask without --init, strength out of range. FileError: no picture. ShapeError: a model that makes no pictures.
+        ArgumentError: --strength or --mask without --init, strength out of range, a picture that the model needs and was not given, or the other way
+            round. FileError: no picture. ShapeError: a model that makes no pictures.
     """
+    needs = list(m.card.get("pictures", ()))
+    steered = "control_image" if "control_image" in needs else "image" if needs == ["image"] else None
+    if control is not None and steered is None:
+        raise ArgumentError(f"{m.name} has no ControlNet; leave out --control")
+    if control is None and steered is not None:
+        raise ArgumentError(f"{m.name} is steered by a picture; give --control FILE")
+    if mask is None and "mask" in needs:
+        raise ArgumentError(f"{m.name} paints into a picture; give --init FILE and --mask FILE")
+    if control is not None:
+        shown, notes = read_picture(control, _size(m))
+        return _with_control(_begun_from(m, init, strength, mask), str(steered), shown, control, notes)
+    return _begun_from(m, init, strength, mask)
+
+
+def _with_control(b: Begun, name: str, shown: Tensor, path: str, notes: Sequence[str]) -> Begun:
+    said = b.said | {"control": Path(path).name, "control_sha256": _digest(path)}
+    return replace(b, embeds=b.embeds | {name: (shown + 1) / 2}, said=said, notes=(*b.notes, *notes))
+
+
+def _begun_from(m: Model, init: str | None, strength: float | None, mask: str | None) -> Begun:
+    """The beginning without a ControlNet's picture; see `begun`."""
     if init is None:
         lone = [f"--{name}" for name, value in (("strength", strength), ("mask", mask)) if value is not None]
         if lone:
@@ -63,23 +93,20 @@ def begun(m: Model, init: str | None, strength: float | None, mask: str | None) 
         return Begun(picture, span=(strength, 0.0), said=said, notes=tuple(notes))
     free = read_mask(mask, size[1:])
     said |= {"mask": Path(mask).name, "mask_sha256": _digest(mask)}
-    with torch.no_grad():
-        known = m.encode(picture.to(m.device)).cpu()
-    small = free if known.shape[-2:] == free.shape[-2:] else adaptive_max_pool2d(free, known.shape[-2:])
 
     def paste(x: Tensor, ids: Sequence[int]) -> Tensor:
         here = free.to(x)
         return here * x + (1 - here) * picture.to(x)
 
-    return Begun(
-        picture if strength < 1 else None,
-        {"known": known, "mask": small.expand(1, *known.shape[1:])},
-        (Inpaint(),),
-        paste,
-        (strength, 0.0),
-        said,
-        tuple(notes),
-    )
+    begin = picture if strength < 1 else None
+    if "mask" in m.card.get("pictures", ()):
+        embeds = {"image": (picture + 1) / 2, "mask": free}
+        return Begun(begin, finish=paste, span=(strength, 0.0), embeds=embeds, said=said, notes=tuple(notes))
+    with torch.no_grad():
+        known = m.encode(picture.to(m.device)).cpu()
+    small = free if known.shape[-2:] == free.shape[-2:] else adaptive_max_pool2d(free, known.shape[-2:])
+    inputs = {"known": known, "mask": small.expand(1, *known.shape[1:])}
+    return Begun(begin, inputs, (Inpaint(),), paste, (strength, 0.0), said=said, notes=tuple(notes))
 
 
 def read_picture(path: str | Path, size: tuple[int, int, int]) -> tuple[Tensor, list[str]]:

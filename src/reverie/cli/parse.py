@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +142,13 @@ def read_prompts(path: str | Path) -> list[str]:
     return found
 
 
-def conditions_in_turn(model: Model, prompt: str | Sequence[str] | None) -> dict[str, Any]:
+def conditions_in_turn(
+    model: Model, prompt: str | Sequence[str] | None, pictures: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The conditions that samples take in turn, one entry each; empty for a model that takes none.
 
     Args:
-        prompt: classes ("7", "0,1,2", "all"), or texts. None: all classes, or nothing said.
+        prompt: classes ("7", "0,1,2", "all"), or texts. None: all classes, or nothing said. pictures: what else `embed` is told.
 
     Raises as `cycled`.
     """
@@ -158,7 +160,9 @@ def conditions_in_turn(model: Model, prompt: str | Sequence[str] | None) -> dict
         return {}
     if model.card.get("classes") is not None:
         return model.embed(prompt if isinstance(prompt, str) else ",".join(prompt or ["all"]))
-    return dict(model.null or {}) if not prompt else model.embed(prompt)
+    if not prompt and not pictures:
+        return dict(model.null or {})
+    return dict(model.embed(prompt or "", **(pictures or {})))
 
 
 def cycled(

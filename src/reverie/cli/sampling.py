@@ -90,6 +90,10 @@ def sample(
             rich_help_panel=_FROM,
         ),
     ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The picture that steers a ControlNet pipeline.", rich_help_panel=_FROM),
+    ] = None,
     n: Annotated[
         int, typer.Option("-n", "--count", metavar="N", min=1, help="How many samples.", rich_help_panel=_WHICH)
     ] = 16,
@@ -258,13 +262,13 @@ def sample(
     guidance = None if guide is None else parse.guide(guide)
     told = parse.told(prompt, prompts)
     base = _negative(base, negative, guidance)
-    begin = begun(base, init, strength, mask)
+    begin = begun(base, init, strength, mask, control)
     for text in begin.notes:
         complain(text, "note")
     table = _plan(base, plan, solver, steps, nfe, grid, end, more, begin.span)
     said: dict[str, Any] = {"guide": guide, "prompt": told, **begin.said}
     said |= {} if negative is None else {"negative": negative}
-    pool = parse.conditions_in_turn(base, told)
+    pool = parse.conditions_in_turn(base, told, begin.embeds)
     source = Source(
         base, table, guidance, pool, seed, batch, said, begin.init, begin.inputs, begin.hooks, begin.finish
     )  # fmt: skip

@@ -81,7 +81,7 @@ class Model:
         label: str | Callable[[Any], Any] | None = None,
         null: Mapping[str, Any] | None = None,
         codec: Codec | None = None,
-        embed: Callable[[Any], Cond] | None = None,
+        embed: Callable[..., Cond] | None = None,
         shape: Sequence[int] | None = None,
         dtype: torch.dtype | None = None,
         name: str | None = None,

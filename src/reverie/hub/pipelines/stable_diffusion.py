@@ -13,7 +13,7 @@ from reverie.base import ArgumentError
 from reverie.hub.pipelines.common import assemble, options, pair, pixels, quiet, scale_of
 from reverie.hub.pipelines.family import VAE, Ask, family
 from reverie.hub.pipelines.prompts import Prompts, Reader
-from reverie.hub.pipelines.unet import PARTS, besides, latent_channels, takes, unet_of
+from reverie.hub.pipelines.unet import PARTS, besides, latent_channels, pictures_of, takes, unet_of
 from reverie.hub.process import process_of
 from reverie.model import Cond, Model
 
@@ -50,7 +50,9 @@ def stable_diffusion(pipe: Any, ask: Ask) -> Model:
             text, _ = pipe.encode_prompt(texts, pipe._execution_device, 1, False, clip_skip=said["clip_skip"])
         return {"encoder_hidden_states": text} | besides(pipe, said, len(texts), size, scale)
 
-    return assemble(
+    model = assemble(
         pipe, ask, unet_of(pipe, scale), process_of(pipe.scheduler), (channels, size[0] // scale, size[1] // scale),
         pipe.unet.config.out_channels, embed, embed("") if pipe.text_encoder is not None else None,
     )  # fmt: skip
+    model.card = {"pictures": named} if (named := pictures_of(pipe)) else {}
+    return model

@@ -16,7 +16,7 @@ from reverie.base import ArgumentError
 from reverie.hub.pipelines.common import assemble, options, pair, pixels, quiet, rows, scale_of
 from reverie.hub.pipelines.family import VAE, Ask, family
 from reverie.hub.pipelines.prompts import Prompts, Reader
-from reverie.hub.pipelines.unet import PARTS, besides, latent_channels, takes, unet_of
+from reverie.hub.pipelines.unet import PARTS, besides, latent_channels, pictures_of, takes, unet_of
 from reverie.hub.process import process_of
 from reverie.model import Cond, Model
 
@@ -73,7 +73,9 @@ def stable_diffusion_xl(pipe: Any, ask: Ask) -> Model:
         null = embed("")
         if pipe.config.get("force_zeros_for_empty_prompt"):
             null = {key: torch.zeros_like(value) for key, value in null.items()}
-    return assemble(
+    model = assemble(
         pipe, ask, unet_of(pipe, scale), process_of(pipe.scheduler), (channels, size[0] // scale, size[1] // scale),
         pipe.unet.config.out_channels, embed, null,
     )  # fmt: skip
+    model.card = {"pictures": named} if (named := pictures_of(pipe)) else {}
+    return model

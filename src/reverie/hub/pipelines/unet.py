@@ -27,7 +27,7 @@ from reverie.base import ArgumentError, ShapeError
 from reverie.hub.pipelines.common import Latents, cast, default, rows
 from reverie.model import Cond
 
-__all__ = ["PARTS", "UNet", "besides", "latent_channels", "picture", "takes", "unet_of"]
+__all__ = ["PARTS", "UNet", "besides", "latent_channels", "picture", "pictures_of", "takes", "unet_of"]
 
 PARTS = {"unet": ("UNet2DConditionModel",), "controlnet": ("ControlNetModel",), "scheduler": ()}
 
@@ -230,6 +230,11 @@ def besides(pipe: Any, given: dict[str, Any], count: int, size: tuple[int, int],
     if given.get("guidance") is not None:
         found["guidance"] = rows(given["guidance"], count, "guidance").to(device)
     return found
+
+
+def pictures_of(pipe: Any) -> list[str]:
+    """The options of `embed` that are pictures, of which the network needs all: "image" and "mask" to paint, a ControlNet's picture."""
+    return [name for name in takes(pipe) if name in ("image", "mask", "control_image")]
 
 
 def takes(pipe: Any) -> dict[str, Any]:
