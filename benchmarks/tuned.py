@@ -211,6 +211,10 @@ def main() -> None:
         for line in (*kept.get("switches", ()), *kept.get("pictures", ())):
             print(line)
         if asked.record:
+            best = {int(n): v["median"] for n, v in kept["peers"].items()}
+            for n, entry in kept["tuned"].items():
+                needed = equal(best, entry["median"])
+                entry["equal"] = needed if math.isfinite(needed) else None  # None: more than any budget
             told = json.loads(KEPT.read_text()) if KEPT.exists() else {}
             told[f"{asked.setting}-{seed}"] = kept | {"noises": asked.noises}
             _keep(KEPT, dict(sorted(told.items())))

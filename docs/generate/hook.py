@@ -14,6 +14,7 @@ if str(ROOT / "docs") not in sys.path:
     sys.path.insert(0, str(ROOT / "docs"))  # stays, so that mkdocstrings finds `generate.extension`
 
 from generate.contents import ROOT_FILES, SECTIONS  # noqa: E402
+from generate.frontier import MARK, frontier  # noqa: E402
 from generate.page import Page  # noqa: E402
 
 _made: dict[str, list[Page]] = {}
@@ -33,6 +34,11 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     for path, name in ROOT_FILES.items():
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, path, content=text))
+
+
+def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
+    """Put figures where a page has their mark."""
+    return markdown.replace(MARK, frontier()) if MARK in markdown else markdown
 
 
 def _written_out(nav: Any) -> Any:

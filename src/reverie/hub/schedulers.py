@@ -163,8 +163,11 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _solver(self) -> tuple[str, dict[str, Any]]:
         """The solver and its options: those of `solver`, or what the keys of diffusers' DPM-Solver schedulers say."""
         c = self._said
+        said = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in (c.solver_options or {}).items()
+        }  # as JSON has it
         if c.solver is not None:
-            return c.solver, dict(c.solver_options or {})
+            return c.solver, said
         many = {"dpmsolver++": "dpmpp-{}m", "dpmsolver": "dpm-{}m", "sde-dpmsolver++": "dpmpp-{}m-sde"}
         name = many.get(c.algorithm_type, "").format(c.solver_order)
         name = "ddim" if name in ("dpmpp-1m", "dpm-1m") else name
@@ -174,7 +177,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             )
         options: dict[str, Any] = {} if c.lower_order_final or name == "ddim" else {"lower_final": False}
         options |= {"variant": "heun"} if c.solver_type == "heun" and name == "dpmpp-2m" else {}
-        return name, options | dict(c.solver_options or {})
+        return name, options | said
 
     # -- what pipelines read
 
@@ -242,9 +245,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """Choose the nodes of a run.
 
         Args:
-            num_inference_steps: steps. device: where `timesteps` go. timesteps: falling labels instead. sigmas: falling noise levels instead, sigma
-            / alpha, for
-                flows sigma before the shift; a last 0 may be left out. mu: logarithm of the dynamic shift.
+            num_inference_steps: steps. device: where `timesteps` go. timesteps: falling labels instead. sigmas: falling noise levels instead,
+                sigma / alpha, for flows sigma before the shift; a last 0 may be left out. mu: logarithm of the dynamic shift.
 
         Raises:
             ArgumentError: none or several of the first three, another number of steps than a fitted plan has, no mu for a dynamic shift.
