@@ -212,7 +212,7 @@ def main() -> None:
             print(line)
         if asked.record:
             best = {int(n): v["median"] for n, v in kept["peers"].items()}
-            for n, entry in kept["tuned"].items():
+            for entry in kept["tuned"].values():
                 needed = equal(best, entry["median"])
                 entry["equal"] = needed if math.isfinite(needed) else None  # None: more than any budget
             told = json.loads(KEPT.read_text()) if KEPT.exists() else {}
