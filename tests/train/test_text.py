@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 
 from reverie.base import ArgumentError, FileError, UnknownNameError
 from reverie.data import shapes
+from reverie.hub.folder import read_parts
 from reverie.hub.pipeline import LARGEST, make_text_encoder, make_unet, read_autoencoder
-from reverie.hub.tokenizer import make_tokenizer, tokens
+from reverie.hub.tokenizer import make_tokenizer, tokens, write_tokenizer
 from reverie.train import Recipe, Step, load_recipe, text, train
 from reverie.train.text import TextToImage, latents
 from tiny_parts import UNET, VAE
@@ -78,6 +80,35 @@ def test_it_runs_resumes_to_the_same_bits_and_writes_a_pipeline(spec: dict[str, 
     assert Recipe.of(card["recipe"]) == recipe
     logged = [json.loads(line) for line in (tmp_path / "a/train.jsonl").read_text().splitlines()]
     assert {"loss", "heldout", "accuracy"} <= set(logged[-1])
+
+
+def _with_fewer_words(place: Path, tmp_path: Path) -> Path:
+    copy = Path(shutil.copytree(place, tmp_path / "fewer"))
+    write_tokenizer(copy / "tokenizer", make_tokenizer(["a", "red", "circle"], length=32))
+    return copy
+
+
+def test_it_begins_with_a_finished_pipeline(spec: dict[str, Any], tmp_path: Path) -> None:
+    first = train(Recipe.of(spec | {"steps": 1, "picture_every": 0}), tmp_path / "a", quiet=True)
+    place = first.card.parent
+    more = spec | {"begin": str(place), "seed": 1, "scenes": 8}
+    made = TextToImage(Recipe.of(more))
+    parts = read_parts(place)
+    for name in ("unet", "text_encoder"):
+        own = made.net[name].state_dict()
+        assert all(torch.equal(v, own[k]) for k, v in parts[name].state_dict().items())
+    assert made.vae.config.scaling_factor == parts["vae"].config.scaling_factor
+    assert abs(made.train.scaling - parts["vae"].config.scaling_factor) > 1e-6, "other scenes have another scale"
+    second = train(Recipe.of(more | {"steps": 1, "picture_every": 0}), tmp_path / "b", quiet=True)
+    assert json.loads(second.card.read_text())["begun"] == made.begun
+    other = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    net = {"name": "unet-2d-condition", "args": UNET | {"cross_attention_dim": 32}}
+    with pytest.raises(ArgumentError, match="do not fit the recipe's network"):
+        TextToImage(Recipe.of(more | {"text": other, "net": net}))
+    with pytest.raises(ArgumentError, match="has another vocabulary"):
+        TextToImage(Recipe.of(more | {"begin": str(_with_fewer_words(place, tmp_path))}))
+    with pytest.raises(FileError, match="is not a pipeline"):
+        TextToImage(Recipe.of(more | {"begin": str(tmp_path)}))
 
 
 def test_latents_are_made_once_and_damaged_parts_again(vae: Path, tmp_path: Path) -> None:

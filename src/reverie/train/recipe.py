@@ -85,6 +85,8 @@ class Recipe:
         predicts, label: as `reverie.Model` takes them. drop: probability, in [0, 1), of training on the null class.
         times: the law of training times. weight: of the x0-error, "none" (the network's own error), "edm:DATA" or "min-snr:GAMMA", see `objectives`.
         augment: random changes of the pictures. spoil: those of shapes, of which their judge must tell the strength.
+        begin: path of a finished model of the same network (its card, weights or folder), with whose weights the training begins; of a text-to-image
+            model its pipeline's folder, whose autoencoder must be the recipe's. Without, they are drawn.
         steps, batch: optimiser steps, and pictures a step. seed: of everything random, in [0, 2^32).
         rate, decay: AdamW's highest learning rate and its weight decay. warmup: steps to reach the rate; it then falls
             as a cosine to 0.
@@ -113,6 +115,7 @@ class Recipe:
     weight: str = "none"
     augment: Augment = field(default_factory=Augment)
     spoil: Spoil = field(default_factory=Spoil)
+    begin: str = ""
     steps: int = 10000
     batch: int = 256
     seed: int = 0

@@ -4,7 +4,8 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reverie.base import ArgumentError, Noise, unknown
+from reverie.base import ArgumentError, FileError, Noise, unknown
 from reverie.base.noise import TRAIN
 from reverie.data import digits
 from reverie.data.drawing import render
@@ -20,7 +21,7 @@ from reverie.data.shapes import scenes, shapes
 from reverie.measure import Judge, SceneJudge
 from reverie.measure.judge_shapes import KINDS, LOOKS
 from reverie.model import Model
-from reverie.nets import NETS, build
+from reverie.nets import NETS, build, read_tensors
 from reverie.process import from_spec
 from reverie.train.autoencoder import autoencoding, psnr
 from reverie.train.batches import augmented, rows
@@ -30,7 +31,7 @@ from reverie.train.reading import reading, spoilt, truth
 from reverie.train.recipe import Recipe
 from reverie.train.sources import SOURCES, Pictures, Source, source
 
-__all__ = ["Task", "task"]
+__all__ = ["Task", "begin", "fill", "task"]
 
 CHECK = 2**31  # held-out noise is drawn for this step, which no training reaches
 DRAWS = 4  # noise draws a held-out sample
@@ -62,12 +63,57 @@ def task(recipe: Recipe, folder: Path | None = None, say: Callable[[str], None] 
 
     Raises:
         UnknownNameError: data or a network of an unknown name. ArgumentError: what its network, process or model
-            refuses.
+            refuses, and weights to begin with that are of another network. FileError: no such weights.
     """
-    if recipe.task == "autoencoding":
-        return _autoencoding(recipe)
     if recipe.task == "text-to-image":
         return _text_to_image(recipe, folder, say)
+    made = _of_one_file(recipe)
+    if recipe.begin:
+        made.card["begun"] = begin(made.net, recipe.begin)
+    return made
+
+
+def begin(net: nn.Module, path: str | Path) -> str:
+    """Give a network the weights of a finished model (`NAME.json` with `NAME.safetensors`), and return the SHA-256 of their file.
+
+    Args:
+        path: of either file, or of the folder that holds exactly one model.
+
+    Raises:
+        FileError: no such model, or damaged weights. ArgumentError: weights of another network.
+    """
+    source = Path(path)
+    if source.is_dir():
+        found = sorted(f for f in source.glob("*.json") if f.with_suffix(".safetensors").is_file())
+        if len(found) != 1:
+            raise FileError(
+                f"{str(source)!r} holds {len(found)} models (<name>.json with <name>.safetensors); name one to begin with"
+            )
+        source = found[0]
+    file = source.with_suffix(".safetensors")
+    weights, _ = read_tensors(file)
+    fill(net, weights, str(source))
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def fill(net: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    """Give a network weights, in its own precision. Raises `ArgumentError` where they are another network's."""
+    own = net.state_dict()
+    wrong = sorted(
+        k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape
+    )
+    if wrong:
+        raise ArgumentError(
+            f"begin: the weights of {name!r} do not fit the recipe's network: {wrong[0]!r} and {len(wrong) - 1} more differ; begin with a model of "
+            "the same network"
+        )
+    net.load_state_dict({k: v.to(own[k].dtype) for k, v in weights.items()})
+
+
+def _of_one_file(recipe: Recipe) -> Task:
+    """The task of a recipe whose model is one file of weights."""
+    if recipe.task == "autoencoding":
+        return _autoencoding(recipe)
     if recipe.task == "classification" and recipe.data == "shapes":
         return _scene_reading(recipe)
     if recipe.task == "classification" and recipe.data != "digits":
@@ -173,6 +219,8 @@ def _text_to_image(recipe: Recipe, folder: Path | None, say: Callable[[str], Non
         "sampling": dict(recipe.sampling),
         "recipe": recipe.spec(),
     }
+    if made.begun:
+        card["begun"] = made.begun
     return Task(made.net, made.loss, made.check, card, made.pictures, made.write)
 
 

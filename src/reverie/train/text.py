@@ -26,6 +26,7 @@ from reverie.base import ArgumentError, FileError, Noise
 from reverie.base.noise import TRAIN
 from reverie.data import shapes
 from reverie.guide import CFG
+from reverie.hub.folder import read_parts
 from reverie.hub.pipeline import (
     make_scheduler,
     make_text_encoder,
@@ -37,12 +38,14 @@ from reverie.hub.pipeline import (
 from reverie.hub.tokenizer import make_tokenizer, tokens
 from reverie.measure import accuracy, prompts
 from reverie.model import Model
+from reverie.model.fingerprint import feed
 from reverie.nets import read_tensors, write_tensors
 from reverie.solve import sample
 from reverie.train.batches import rows
 from reverie.train.objectives import denoising, stratified, times, weights
 from reverie.train.players import Step
 from reverie.train.recipe import Recipe
+from reverie.train.tasks import fill
 
 __all__ = ["Latents", "TextToImage", "latents"]
 
@@ -161,6 +164,7 @@ class TextToImage:
         self.empty = tokens(self.tokenizer, "")[0]
         _quick(unet)
         self.net = nn.ModuleDict({"unet": unet, "text_encoder": encoder})
+        self.begun = self._begin(recipe.begin) if recipe.begin else ""
         whole = self.model
         self._bare = Model(whole.net, whole.process, recipe.predicts)  # without prompts, for the loss
         kinds = prompts(PROMPTS)
@@ -181,6 +185,29 @@ class TextToImage:
                 f"the text encoder's hidden_size {encoder.config.hidden_size} must be the U-Net's cross_attention_dim "
                 f"{unet.config.cross_attention_dim}"
             )
+
+    def _begin(self, path: str) -> str:
+        """Take the weights of a finished pipeline, and its scale of latents; returns their digest.
+
+        Raises `FileError` for no pipeline, and `ArgumentError` for one of another network, vocabulary or autoencoder.
+        """
+        parts = read_parts(path)
+        if parts["tokenizer"].get_vocab() != self.tokenizer.get_vocab():
+            raise ArgumentError(
+                f"begin: the pipeline {path!r} has another vocabulary; begin with one that a recipe of the same captions made"
+            )
+        theirs = {k: v.half() for k, v in parts["vae"].state_dict().items()}
+        if any(not torch.equal(v.half(), theirs[k]) for k, v in self.vae.state_dict().items() if k in theirs):
+            raise ArgumentError(
+                f"begin: the pipeline {path!r} has another autoencoder than the recipe's vae, {self.recipe.vae!r}"
+            )
+        h = hashlib.sha256()
+        for name in ("unet", "text_encoder"):
+            weights = parts[name].state_dict()
+            fill(self.net[name], weights, f"{path}/{name}")
+            feed(h, weights)
+        self.vae.register_to_config(scaling_factor=parts["vae"].config.scaling_factor)
+        return h.hexdigest()
 
     @property
     def model(self) -> Model:
