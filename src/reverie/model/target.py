@@ -208,6 +208,8 @@ KINDS: dict[str, Target] = {
     "score": Target(_const(0.0), _const(-1.0), scale=lambda p, t: p.sigma(t), name="score"),
     "edm": Target.edm(),
 }
+OWN: dict[str, Target] = {}
+"""Types that belong to one process only, by name: known to `as_target`, not asked of other processes."""
 
 
 def as_target(kind: str | Target) -> Target:
@@ -219,8 +221,8 @@ def as_target(kind: str | Target) -> Target:
     if isinstance(kind, Target):
         return kind
     if isinstance(kind, str):
-        if kind in KINDS:
-            return KINDS[kind]
+        if kind in KINDS or kind in OWN:
+            return KINDS[kind] if kind in KINDS else OWN[kind]
         if kind.startswith("edm:"):
             try:
                 return Target.edm(float(kind[4:]))

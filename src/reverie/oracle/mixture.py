@@ -10,7 +10,7 @@ all times, and the solution of the probability-flow ODE.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -49,13 +49,17 @@ class Mixture(Model):
 
     Raises:
         ShapeError: lengths or sizes that do not fit. ArgumentError: a weight not positive, a negative std, a covariance
-            that is not symmetric or not positive semi-definite, a label that is not an integer >= 0.
+            that is not symmetric or not positive semi-definite, a label that is not an integer >= 0, a process whose
+            noise is not Gaussian or which has an input y.
 
     >>> import torch, reverie as rv
     >>> o = Mixture([[-1.0], [1.0]], 0.5, process=rv.process.vp())
     >>> o(torch.zeros(1, 1), 0.5).x0.item(), round(o.log_prob(torch.ones(1, 1), class_labels=1).item(), 4)
     (0.0, -0.2258)
     """
+
+    _heavy: ClassVar[bool] = False
+    """Whether it knows other laws of noise than the Gaussian."""
 
     def __init__(
         self,
@@ -68,6 +72,12 @@ class Mixture(Model):
         covs: Any = None,
         name: str = "mixture",
     ) -> None:
+        if isinstance(process, Process) and type(process).gamma is not Process.gamma:
+            raise ArgumentError(
+                f"{process} has a second input y, of which this oracle knows nothing; its answers would be wrong"
+            )
+        if isinstance(process, Process) and type(process).draw is not Process.draw and not self._heavy:
+            raise ArgumentError(f"the noise of {process} is not Gaussian; rv.oracle.Points is exact there")
         means = as_float64(means, "means")
         if means.ndim == 0 or means.numel() == 0:
             raise ShapeError(f"means have shape {tuple(means.shape)}; (K, *shape) with at least one entry is needed")

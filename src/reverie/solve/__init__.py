@@ -6,6 +6,7 @@ from reverie.solve.capture import Captured, capture
 from reverie.solve.context import Run
 from reverie.solve.fine import Fine
 from reverie.solve.grids import ENDS, GRIDS, Node, nodes
+from reverie.solve.interpolant import interpolant_plan
 from reverie.solve.likelihood import Likelihood, log_likelihood, sample_with_likelihood
 from reverie.solve.line import Line, given, noise, one, prediction, state
 from reverie.solve.order import OrderCheck, check_order
@@ -13,6 +14,8 @@ from reverie.solve.plan import Plan, Stage, dynamic, rule
 from reverie.solve.run import run
 from reverie.solve.sample import plan_for, sample, sample_blocks
 from reverie.solve.solver import SOLVERS, Solver, Table, plan, solver
+from reverie.solve.stability import Multistep, linear_multistep
+from reverie.solve.time_shift import time_shift
 from reverie.solve.tuning.bellman import BellmanGrid, bellman_grid
 from reverie.solve.tuning.cascade import Cascade
 from reverie.solve.tuning.compensate import compensate
@@ -37,6 +40,7 @@ __all__ = [
     "Genome",
     "Likelihood",
     "Line",
+    "Multistep",
     "Node",
     "OrderCheck",
     "Plan",
@@ -54,6 +58,8 @@ __all__ = [
     "endpoint_error",
     "evolve",
     "given",
+    "interpolant_plan",
+    "linear_multistep",
     "log_likelihood",
     "nodes",
     "noise",
@@ -72,6 +78,7 @@ __all__ = [
     "solver",
     "state",
     "statistics",
+    "time_shift",
     "tune",
     "unroll",
 ]  # fmt: skip
@@ -79,6 +86,6 @@ __all__ = [
 # Registered in the order in which they are listed.
 for _family in (
     "ddim", "heun", "kdpm", "singlestep", "multistep", "unipc", "dpm_v3", "dc", "usf", "deis", "pndm", "sa", "langevin", "restart", "consistency",
-    "adaptive", "two_level",
+    "adaptive", "two_level", "ghvb", "evodiff",
 ):  # fmt: skip
     importlib.import_module(f"reverie.solve.{_family}")

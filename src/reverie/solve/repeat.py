@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 
 from reverie.base import ArgumentError
+from reverie.solve.degraded import with_input
 from reverie.solve.grids import Node
 from reverie.solve.line import Line, noise, state
 from reverie.solve.plan import Plan, Stage
@@ -57,11 +58,12 @@ def repeat(plan: Plan, times: int, length: int | None = None, first: int = 0, la
         part = [s for s in _from(plan, at, a) if s.step < b - a]
         stages += [_moved(s, len(stages), step, draws) for s in part]
         draws, step, before = draws + _drawn(part), step + b - a, b
-    return plan.replace(
+    made = plan.replace(
         table=tuple(stages),
         options={**plan.options, "repeat": (times, length, first, last)},
         papers=tuple(dict.fromkeys((*plan.papers, "repaint"))),
     )
+    return with_input(made)
 
 
 def _jump(s: Node, t: Node, k: int, draw: int) -> Stage:

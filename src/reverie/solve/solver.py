@@ -17,6 +17,7 @@ from torch import Tensor
 
 from reverie.base import ArgumentError, TimeError, unknown
 from reverie.process import VP, Process
+from reverie.solve.degraded import with_input
 from reverie.solve.grids import Node, nodes, papers_of
 from reverie.solve.line import Line, state
 from reverie.solve.plan import Plan, Stage
@@ -257,7 +258,7 @@ def _compile(
 
 def _wrap(entry: Solver, process: Process, at: Sequence[Node], grid: str, end: str, options: Mapping[str, Any]) -> Plan:
     table = entry.build(process, at, **options)
-    return Plan(
+    made = Plan(
         entry.name,
         process,
         tuple(table.stages),
@@ -273,3 +274,4 @@ def _wrap(entry: Solver, process: Process, at: Sequence[Node], grid: str, end: s
         + papers_of(grid)
         + tuple(getattr(entry.build, "__cites__", ())),
     )
+    return with_input(made)
