@@ -24,6 +24,7 @@ import reverie as rv
 from reverie.base import ArgumentError, FileError, TimeError, UnknownNameError
 from reverie.hub import Scheduler, scheduler
 from reverie.hub.process import process_of
+from reverie.hub.spacing import solver_of
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 NAMES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
@@ -117,14 +118,15 @@ def test_ddim_is_that_of_diffusers(spacing: str, offset: int) -> None:
 
 def test_the_keys_of_dpm_solver_name_a_solver() -> None:
     def named(**config: Any) -> tuple[str, dict[str, Any]]:
-        return Scheduler.from_config(DPMSolverMultistepScheduler(**SD, **config).config)._solver()
+        return solver_of(Scheduler.from_config(DPMSolverMultistepScheduler(**SD, **config).config).config)
 
     assert named() == ("dpmpp-2m", {})
     assert named(solver_order=3, lower_order_final=False) == ("dpmpp-3m", {"lower_final": False})
     assert named(solver_order=1) == ("ddim", {})
     assert named(solver_type="heun") == ("dpmpp-2m", {"variant": "heun"})
     assert named(algorithm_type="sde-dpmsolver++") == ("dpmpp-2m-sde", {})
-    assert scheduler("unipc-3", DPMSolverMultistepScheduler(**SD, solver_type="heun"))._solver() == ("unipc-3", {})
+    heun = DPMSolverMultistepScheduler(**SD, solver_type="heun")
+    assert solver_of(scheduler("unipc-3", heun).config) == ("unipc-3", {})
     with pytest.raises(ArgumentError, match="algorithm_type 'sde-dpmsolver' of order 2 is none that Reverie has"):
         named(algorithm_type="sde-dpmsolver", final_sigmas_type="sigma_min")
     s = Scheduler.from_config(DPMSolverMultistepScheduler(**SD, timestep_spacing="leading").config)

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
 
 from reverie.base import ArgumentError, FileError
 from reverie.base.files import read_bytes
-from reverie.edit import Inpaint
+from reverie.edit.inpaint import Inpaint, known_part, pasted
 from reverie.model import Model
 
 __all__ = ["Begun", "begun", "read_mask", "read_picture"]
@@ -95,17 +94,13 @@ def _begun_from(m: Model, init: str | None, strength: float | None, mask: str | 
     said |= {"mask": Path(mask).name, "mask_sha256": _digest(mask)}
 
     def paste(x: Tensor, ids: Sequence[int]) -> Tensor:
-        here = free.to(x)
-        return here * x + (1 - here) * picture.to(x)
+        return pasted(x, picture, free)
 
     begin = picture if strength < 1 else None
     if "mask" in m.card.get("pictures", ()):
         embeds = {"image": (picture + 1) / 2, "mask": free}
         return Begun(begin, finish=paste, span=(strength, 0.0), embeds=embeds, said=said, notes=tuple(notes))
-    with torch.no_grad():
-        known = m.encode(picture.to(m.device)).cpu()
-    small = free if known.shape[-2:] == free.shape[-2:] else adaptive_max_pool2d(free, known.shape[-2:])
-    inputs = {"known": known, "mask": small.expand(1, *known.shape[1:])}
+    inputs = {name: value.cpu() for name, value in known_part(m, picture, free).items()}
     return Begun(begin, inputs, (Inpaint(),), paste, (strength, 0.0), said=said, notes=tuple(notes))
 
 

@@ -142,7 +142,6 @@ def compare(
     from reverie.base import FileError
     from reverie.base.files import check_writable
     from reverie.cli import parse
-    from reverie.cli.sampling import _device
     from reverie.hub import load
     from reverie.inspect import Comparison
     from reverie.inspect import compare as run
@@ -154,7 +153,7 @@ def compare(
     exact = _reference(reference)
     chosen = None if solvers is None else split(solvers)
     guidance = None if guide is None else parse.guide(guide)
-    m = load(model, _device(device))
+    m = load(model, parse.device(device))
     cond = parse.cycled(m, prompt, range(n))[0] or None
     real = None if data is None else _data(data)
     try:

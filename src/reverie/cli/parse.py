@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,21 @@ from reverie.base import ArgumentError, FileError, UnknownNameError, unknown
 from reverie.base.files import read_bytes
 from reverie.guide import CFG
 from reverie.hub import house_models, load
-from reverie.model import Model
+from reverie.model import Model, in_turn
 from reverie.process import Process, edm, flow, subvp, ve, vp
 
-__all__ = ["conditions_in_turn", "cycled", "guide", "names", "options", "own_guide", "process", "read_prompts", "told"]
+__all__ = [
+    "conditions_in_turn",
+    "cycled",
+    "device",
+    "guide",
+    "names",
+    "options",
+    "own_guide",
+    "process",
+    "read_prompts",
+    "told",
+]
 
 _PROCESSES: dict[str, Callable[[], Process]] = {
     "vp": vp,
@@ -176,8 +188,23 @@ def cycled(
         ArgumentError: a prompt for a model that takes none. UnknownNameError: a class that it does not have.
     """
     pool = conditions_in_turn(model, prompt)
-    cond = {name: value[torch.tensor([i % len(value) for i in ids])] for name, value in pool.items()}
+    cond = in_turn(pool, ids)
     return cond, names(model, prompt, cond, ids), max(map(len, pool.values()), default=1)
+
+
+def device(name: str) -> str:
+    """A device's name, checked. Under torchrun "cuda" is the process's own, where there are several."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if name == "cuda" and torch.cuda.device_count() > 1:
+            name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+        device = torch.empty(0, device=name).device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        return name
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ArgumentError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 def names(

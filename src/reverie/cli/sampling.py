@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reverie.cli.console import complain, err, examples, out
+from reverie.cli.console import complain, err, examples
 
 if TYPE_CHECKING:
-    from reverie.cli.output import Output
-    from reverie.hub.jobs import Source
     from reverie.model import Model
     from reverie.solve import Plan
 
@@ -237,6 +233,7 @@ def sample(
     from reverie.base import ArgumentError
     from reverie.cli import parse
     from reverie.cli.begin import begun
+    from reverie.cli.filling import fill_file, fill_folder, record, say, stacked
     from reverie.cli.output import Output
     from reverie.cli.partial import Partial, digest
     from reverie.hub import load
@@ -256,7 +253,7 @@ def sample(
     if guide not in (None, "none"):
         parse.guide(guide)  # before anything is loaded
     more = parse.options(option or [])
-    device = _device(device)
+    device = parse.device(device)
     base = load(model, device)
     guide = parse.own_guide(base, guide)
     guidance = None if guide is None else parse.guide(guide)
@@ -273,7 +270,7 @@ def sample(
         base, table, guidance, pool, seed, batch, said, begin.init, begin.inputs, begin.hooks, begin.finish
     )  # fmt: skip
     if target.folder:
-        _folder(target, form, source, said, n, start, shard, share)
+        fill_folder(target, form, source, said, n, start, shard, share)
         return
     ids = list(range(start, start + n))
     names = parse.names(base, told, source.told(ids), ids)
@@ -287,11 +284,11 @@ def sample(
     had = sum(i in kept.samples for i in ids)
     if had:
         err().print(f"resumed: {had} of {n} samples were done")
-    _fill(source, kept, ids)
-    x = _stacked(kept.samples, ids)
-    target.write(x, ids, names, max(map(len, pool.values()), default=1), _record(base, table, said, ids, names))
+    fill_file(source, kept, ids)
+    x = stacked(kept.samples, ids)
+    target.write(x, ids, names, max(map(len, pool.values()), default=1), record(base, table, said, ids, names))
     kept.remove()
-    _say(output, n, table, source.guided, time.monotonic() - began)
+    say(output, n, table, source.guided, time.monotonic() - began)
 
 
 def _negative(model: Model, text: str | None, guide: Any) -> Model:
@@ -305,113 +302,6 @@ def _negative(model: Model, text: str | None, guide: Any) -> Model:
     if guide is None:
         raise ArgumentError("--negative is what guidance leads away from, and there is no guide; give --guide cfg:5")
     return model.with_null(model.embed(text))
-
-
-def _say(output: str, n: int, plan: Plan, guided: Model, seconds: float, made: str = "") -> None:
-    if plan.rule is None:
-        cost = f"{plan.nfe} calls and {plan.cost(guided) or 0} network forwards each"
-    else:  # as many as the samples needed
-        cost = f"{guided.calls} calls of the model in all"
-    out().print(
-        f"[bold]{output}[/bold]  {n} sample{'s' * (n > 1)}, {plan.solver}, {cost}, {seconds:.1f} s{made}",
-        soft_wrap=True,
-    )
-
-
-def _folder(
-    target: Output,
-    asked: str | None,
-    source: Source,
-    said: dict[str, Any],
-    n: int,
-    start: int,
-    shard: int | None,
-    share: tuple[int, int],
-) -> None:
-    """Fill a folder; rank 0 shows how far all are, and waits for all."""
-    from reverie.base import ArgumentError
-    from reverie.cli import jobs, parse
-    from reverie.data import write_npz
-    from reverie.hub.jobs import Shards, Store, cell_size, fill, made_with
-
-    model, plan, batch = source.model, source.plan, source.batch
-    shape = model.shape if model.codec is None else None
-    form = jobs.form(target.path, asked, n, shape is None or (len(shape) == 3 and shape[0] in (1, 3)))
-    if form in ("png", "npz"):
-        target.check(shape)
-    if form != "png" and not (target.columns is None and target.scale is None):
-        raise ArgumentError(f"columns and scale shape pictures; {target.name!r} gets shards (--format {form})")
-    if form == "png" and shard is not None:
-        raise ArgumentError("--shard is of shards; this folder gets a picture a sample (--format png)")
-    rank, began, quiet = share[0], time.monotonic(), share[0] != 0
-    cell = cell_size(n, batch, share[1])
-
-    def note(text: str) -> None:
-        complain(text, "note")
-
-    def names(ids: Sequence[int]) -> list[str] | None:
-        return parse.names(model, said["prompt"], source.labels(ids), ids)
-
-    store: Store
-    if form == "png":
-        record = _record(
-            model, plan, said | {"seed": source.seed, "batch": batch, "device": str(model.device)}, [], None
-        )
-        record["settings"] = source.settings | {"scale": target.scale or 1}
-        store = jobs.Pictures(target, start, n, cell, names, record, share, note)
-    else:
-        values = "uint8" if form == "npz" else "float32"
-        store = Shards(
-            target.path, source.settings, start, n, source.labels, values, shard, cell, share, made_with(model), note
-        )
-        if rank == 0 and not (target.path / "plan.json").exists():
-            plan.save(target.path / "plan.json")
-    had = n - _count(store.missing())
-    if had and not quiet:
-        err().print(f"resumed: {had} of {n} samples were done" if had < n else f"all {n} samples were done")
-    try:
-        with jobs.stoppable(), jobs.shown(f"{model.name}, {plan.solver}", n, quiet) as report:
-            fill(store, source.blocks, share, report)
-            if form == "npz" and rank == 0:
-                write_npz(target.path, target.path / "samples.npz")
-    except KeyboardInterrupt:
-        if not quiet:
-            done = n - _count(store.missing())
-            state = f"{done} of {n} samples are in {target.name}" if done else "nothing was finished yet"
-            complain(f"{state}; the same command goes on from there", "stopped")
-        raise typer.Exit(130) from None
-    if quiet:
-        return
-    if form == "png":
-        store.claims.path.unlink(missing_ok=True)
-    seconds = time.monotonic() - began
-    rate = f", {(n - had) / seconds:.3g} samples/s" if had < n else ""
-    if form != "png":
-        rate += f"; read them with rv.data.samples({target.name!r})" + (" or samples.npz" if form == "npz" else "")
-    _say(target.name, n, plan, source.guided, seconds, rate)
-
-
-def _count(runs: Sequence[tuple[int, int]]) -> int:
-    return sum(b - a for a, b in runs)
-
-
-def _device(name: str) -> str:
-    """A device's name, checked. Under torchrun "cuda" is the process's own, where there are several."""
-    import torch
-
-    from reverie.base import ArgumentError
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if name == "cuda" and torch.cuda.device_count() > 1:
-            name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
-        device = torch.empty(0, device=name).device
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        return name
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ArgumentError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 def _plan(
@@ -442,59 +332,3 @@ def _plan(
             f"{file!r} was made for {table.process}, {model.name} has {model.process}; make it with --process MODEL"
         )
     return table
-
-
-def _fill(source: Source, kept: Any, ids: list[int]) -> None:
-    """Sample what is not kept yet, with a bar; on Ctrl-C or an error, finished samples are saved first."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-
-    todo = [i for i in ids if i not in kept.samples]
-    if not todo:
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("samples"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err(), transient=True) as bar:
-        what = f"{source.model.name}, {source.plan.solver}"
-        task = bar.add_task(what, total=len(ids), completed=len(ids) - len(todo))
-        try:
-            for positions, x in source.parts(todo):
-                kept.add([todo[p] for p in positions], x)
-                bar.advance(task, len(positions))
-        except BaseException as error:
-            saved = kept.save()
-            if isinstance(error, KeyboardInterrupt):
-                bar.stop()
-                state = f"{len(kept.samples)} samples are kept in {kept.path}" if saved else "nothing was finished yet"
-                complain(f"{state}; the same command goes on from there", "stopped")
-                raise typer.Exit(130) from None
-            raise
-
-
-def _stacked(samples: dict[int, Any], ids: list[int]) -> Any:
-    import torch
-
-    return torch.stack([samples[i] for i in ids])
-
-
-def _record(model: Model, plan: Plan, said: dict[str, Any], ids: list[int], names: list[str] | None) -> dict[str, Any]:
-    """The settings that made the samples, as plain values."""
-    import torch
-
-    import reverie
-
-    return {
-        "model": model.name,
-        "solver": plan.solver,
-        "nfe": plan.nfe,
-        "plan": str(plan),
-        **said,
-        "ids": ids,
-        "prompts" if model.card.get("classes") is None else "classes": names,
-        "versions": {"reverie": reverie.__version__, "torch": torch.__version__},
-    }

@@ -72,14 +72,13 @@ def tune(
     from reverie.base import ArgumentError
     from reverie.base.files import check_writable
     from reverie.cli import parse
-    from reverie.cli.sampling import _device
     from reverie.hub import load
     from reverie.inspect.entries import value
     from reverie.solve.tuning.tune import Enough
     from reverie.solve.tuning.tune import tune as fit
 
     check_writable(Path(output))
-    base = load(model, _device(device))
+    base = load(model, parse.device(device))
     words = parse.own_guide(base, guide)
     m = base if words is None else base | parse.guide(words)
     told = parse.told(prompt, prompts)

@@ -23,7 +23,7 @@ from reverie.base import ArgumentError, ShapeError
 from reverie.model import Model, Prediction, as_target
 from reverie.solve import Run, sample
 
-__all__ = ["Inpaint", "inpaint"]
+__all__ = ["Inpaint", "inpaint", "known_part", "pasted"]
 
 
 class Inpaint:
@@ -54,6 +54,30 @@ class Inpaint:
         said, known, mask = ctx.pred, ctx.inputs["known"], ctx.inputs["mask"]
         x0 = mask * said.x0 + (1 - mask) * known
         ctx.pred = Prediction(said.x, said.t, x0, as_target("x0"), said.process, said.y)
+
+
+def known_part(m: Model, pictures: Tensor, mask: Tensor, batch: int = 16) -> dict[str, Tensor]:
+    """The inputs of a run that `Inpaint` holds: "known" `(n, *shape)`, the pictures as states, and "mask" `(n, 1 or C, ...)`, which states are free.
+
+    A state is known where all of the picture that it stands for is.
+
+    Args:
+        pictures: `(n, C, H, W)` in the range of the model's data. mask: `(n or 1, 1 or C, H, W)`, 1 where the picture is to be made. batch: pictures
+            encoded at once.
+    """
+    with torch.no_grad():
+        known = torch.cat([m.encode(part) for part in pictures.to(m.device).split(batch)])
+    mask = mask.to(known)
+    return {
+        "known": known,
+        "mask": mask if known.shape[-2:] == mask.shape[-2:] else adaptive_max_pool2d(mask, known.shape[-2:]),
+    }
+
+
+def pasted(made: Tensor, pictures: Tensor, mask: Tensor) -> Tensor:
+    """What was made where the mask is 1, the given pictures where it is 0, all `(n, C, H, W)`."""
+    mask = mask.to(made)
+    return mask * made + (1 - mask) * pictures.to(made)
 
 
 def inpaint(
@@ -101,16 +125,9 @@ def inpaint(
     if not 0 < strength <= 1:
         raise ArgumentError(f"strength lies in (0, 1], got {strength!r}")
     pictures, mask = pictures.float().to(m.device), mask.float().to(m.device)
-    with torch.no_grad():
-        known = torch.cat([m.encode(part) for part in pictures.split(batch)])
-    # a state is known where all of what it stands for is
-    free = mask if known.shape[-2:] == mask.shape[-2:] else adaptive_max_pool2d(mask, known.shape[-2:])
-    if n > 1:
-        known, free = known.expand(n, *known.shape[1:]), free.expand(n, *free.shape[1:])
+    held = {k: v.expand(n, *v.shape[1:]) for k, v in known_part(m, pictures, mask, batch).items()}
     if strength < 1:
         settings |= {"init": pictures.expand(n, *pictures.shape[1:]), "span": (strength, 0.0)}
     every = (Inpaint(), *(hooks if isinstance(hooks, list | tuple) else (hooks,)))
-    made = sample(
-        m, n, shape=tuple(known.shape[1:]), inputs={"known": known, "mask": free}, hooks=every, batch=batch, **settings
-    )
-    return mask * made + (1 - mask) * pictures if paste else made
+    made = sample(m, n, shape=tuple(held["known"].shape[1:]), inputs=held, hooks=every, batch=batch, **settings)
+    return pasted(made, pictures, mask) if paste else made

@@ -24,7 +24,7 @@ from reverie.base import ArgumentError, FileError, ReverieError, unknown
 from reverie.base.files import read_bytes
 from reverie.hub.folder import read_pipeline
 from reverie.model import Cond, Model
-from reverie.nets import build, read_tensors
+from reverie.nets import build, models_in, read_tensors
 from reverie.process import from_spec
 
 __all__ = ["FORMAT", "KIND", "find", "house_models", "load"]
@@ -141,7 +141,7 @@ def find(name: str | Path) -> Path:
     if path.is_dir():
         if (path / INDEX).is_file():
             return path
-        found = sorted(f for f in path.glob("*.json") if f.with_suffix(".safetensors").is_file())
+        found = models_in(path)
         if len(found) != 1:
             raise FileError(
                 f"{str(path)!r} holds {len(found)} models (<name>.json with <name>.safetensors) and no pipeline ({INDEX}); name one by its path"

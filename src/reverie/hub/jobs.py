@@ -31,7 +31,7 @@ from reverie.base import ArgumentError, FileError
 from reverie.base.files import atomic
 from reverie.data.pictures import pixels
 from reverie.data.shards import MANIFEST, VALUES, Manifest, Shard, check_shard, file_hash, read_manifest
-from reverie.model import Model
+from reverie.model import Model, in_turn
 from reverie.model.fingerprint import feed, fingerprint
 from reverie.solve import Plan, plan_for, sample_blocks
 
@@ -135,7 +135,7 @@ class Source:
 
     def told(self, ids: Sequence[int]) -> dict[str, Any]:
         """The conditions of some samples."""
-        return _in_turn(self.cond, ids)
+        return in_turn(self.cond, ids)
 
     def labels(self, ids: Sequence[int]) -> dict[str, Tensor]:
         """Of the conditions, those that are a whole number a sample: classes."""
@@ -156,17 +156,12 @@ class Source:
 
     def parts(self, ids: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
         """The samples of any ids as they are finished: (positions in `ids`, samples)."""
-        init = None if self.init is None else _in_turn({"init": self.init}, ids)["init"]
+        init = None if self.init is None else in_turn({"init": self.init}, ids)["init"]
         for positions, x in sample_blocks(
             self.guided, len(ids), index=ids, plan=self.plan, cond=self.told(ids), seed=self.seed, batch=self.batch, init=init,
-            inputs=_in_turn(self.inputs, ids), hooks=self.hooks,
+            inputs=in_turn(self.inputs, ids), hooks=self.hooks,
         ):  # fmt: skip
             yield positions, self.finish(x, [ids[i] for i in positions])
-
-
-def _in_turn(values: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
-    index = torch.tensor(list(ids))
-    return {k: v[index % len(v)] if isinstance(v, Tensor) and v.ndim else v for k, v in values.items()}
 
 
 def _named(guide: Any) -> str | None:

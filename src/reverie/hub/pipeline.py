@@ -25,7 +25,7 @@ from reverie.hub.pipelines.unet import UNet
 from reverie.hub.process import PREDICTS, predicts_of, process_of
 from reverie.hub.tokenizer import missing, tokens, write_json, write_tokenizer
 from reverie.model import Cond, Model
-from reverie.nets import build, read_tensors, write_tensors
+from reverie.nets import build, models_in, read_tensors, write_tensors
 
 __all__ = [
     "LARGEST", "PARTS", "make_scheduler", "make_text_encoder", "make_unet", "read_autoencoder", "text_to_image", "write_pipeline",
@@ -182,7 +182,7 @@ def read_autoencoder(path: str | Path) -> tuple[nn.Module, str]:
     """
     source = Path(path)
     if source.is_dir():
-        found = sorted(f for f in source.glob("*.json") if f.with_suffix(".safetensors").is_file())
+        found = models_in(source)
         if len(found) != 1:
             raise FileError(
                 f"{str(source)!r} holds {len(found)} models (<name>.json with <name>.safetensors); name an autoencoder's card, or train one: "

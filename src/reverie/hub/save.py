@@ -11,12 +11,11 @@ import torch
 from reverie.base import ArgumentError, FileError
 from reverie.base.files import atomic_folder
 from reverie.hub.folder import read_pipe
+from reverie.hub.house import INDEX
 from reverie.hub.schedulers import scheduler
 from reverie.solve import Plan
 
 __all__ = ["save_pipeline"]
-
-INDEX = "model_index.json"
 
 
 def save_pipeline(

@@ -28,25 +28,20 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from reverie.base import ArgumentError, OriginWarning, unknown
+from reverie.base import ArgumentError, OriginWarning
 from reverie.hub.process import betas_of, predicts_of, process_of
+from reverie.hub.spacing import check, grid_of, solver_of
 from reverie.hub.stepper import Stepper
 from reverie.model import as_target
 from reverie.model.fingerprint import fingerprint
 from reverie.process import DDPM, Flow, Process
-from reverie.solve import SOLVERS, Plan
+from reverie.solve import Plan
 from reverie.solve.files import read, written
 from reverie.solve.grids import nodes
 from reverie.solve.solver import plan as compile_plan
 
 __all__ = ["Scheduler", "SchedulerOutput", "scheduler"]
 
-_SPACED = {
-    "use_karras_sigmas": "karras",
-    "use_exponential_sigmas": "exponential",
-    "use_beta_sigmas": "beta",
-    "use_lu_lambdas": "logsnr",
-}
 _FLOW_ONLY = ("shift_terminal", "invert_sigmas", "stochastic_sampling")
 
 
@@ -124,7 +119,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         solver_type: str = "midpoint",
         lower_order_final: bool = True,
     ) -> None:
-        self._check()
+        check(self.config)
+        predicts_of(self.config)
         self.betas = betas_of(self.config).float()
         self.alphas = 1.0 - self.betas
         self.alphas_cumprod = torch.cumprod(1.0 - self.betas.double(), 0).float()
@@ -136,48 +132,10 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._fitted = None if plan is None else read(plan, "the plan of the scheduler's config")
         self._restart()
 
-    def _check(self) -> None:
-        c = self._said
-        name, options = self._solver()
-        if name not in SOLVERS:
-            raise unknown("solver", name, SOLVERS)
-        SOLVERS[name].check(options)
-        if SOLVERS[name].dynamic:
-            raise ArgumentError(
-                f"{name!r} chooses its steps during the run, so it cannot be a scheduler; rv.sample and rv.run take it"
-            )
-        if c.timestep_spacing not in ("trailing", "leading", "linspace"):
-            raise unknown("timestep_spacing", c.timestep_spacing, ["trailing", "leading", "linspace"])
-        if c.final_sigmas_type not in ("zero", "sigma_min"):
-            raise unknown("final_sigmas_type", c.final_sigmas_type, ["zero", "sigma_min"])
-        chosen = [key for key in _SPACED if c[key]]
-        if len(chosen) > 1:
-            raise ArgumentError(f"{' and '.join(chosen)} exclude each other; set one of them")
-        predicts_of(c)
-
     @property
     def _said(self) -> Any:
         """The config; its fields are those of `__init__`."""
         return self.config
-
-    def _solver(self) -> tuple[str, dict[str, Any]]:
-        """The solver and its options: those of `solver`, or what the keys of diffusers' DPM-Solver schedulers say."""
-        c = self._said
-        said = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in (c.solver_options or {}).items()
-        }  # as JSON has it
-        if c.solver is not None:
-            return c.solver, said
-        many = {"dpmsolver++": "dpmpp-{}m", "dpmsolver": "dpm-{}m", "sde-dpmsolver++": "dpmpp-{}m-sde"}
-        name = many.get(c.algorithm_type, "").format(c.solver_order)
-        name = "ddim" if name in ("dpmpp-1m", "dpm-1m") else name
-        if name not in SOLVERS:
-            raise ArgumentError(
-                f"algorithm_type {c.algorithm_type!r} of order {c.solver_order!r} is none that Reverie has; name a solver: solver='dpmpp-2m'"
-            )
-        options: dict[str, Any] = {} if c.lower_order_final or name == "ddim" else {"lower_final": False}
-        options |= {"variant": "heun"} if c.solver_type == "heun" and name == "dpmpp-2m" else {}
-        return name, options | said
 
     # -- what pipelines read
 
@@ -264,7 +222,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             self._plan = self._compile([*times, self._end()] if times[-1] > self._end() else times)
         else:
             assert num_inference_steps is not None
-            grid, end = self._grid()
+            grid, end = grid_of(self.config, p)
             spaced = nodes(p, grid, _whole(num_inference_steps), end)
             self._plan = self._compile([n.t for n in spaced])
         self._whole = self._stepper = self._stepped(self._plan)
@@ -286,20 +244,6 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if mu is not None:
             self._process = process_of(self.config, mu=mu)
 
-    def _grid(self) -> tuple[str, str]:
-        """The grid and the end that the config names."""
-        c = self._said
-        spaced = next((grid for key, grid in _SPACED.items() if c[key]), None)
-        zero = c.final_sigmas_type == "zero"
-        if c.grid is not None or spaced is not None:
-            return c.grid or spaced or "", "zero" if zero else "sigma_min"
-        grid = (
-            f"leading:{c.steps_offset}"
-            if c.timestep_spacing == "leading" and isinstance(self.process, DDPM)
-            else c.timestep_spacing
-        )
-        return grid, "denoise" if zero else "sigma_min"
-
     def _end(self) -> float:
         return self.process.t_clean if self._said.final_sigmas_type == "zero" else self.process.t_min
 
@@ -315,7 +259,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return sigma if isinstance(self.process, Flow) else sigma / alpha if alpha else math.inf
 
     def _compile(self, times: Sequence[float]) -> Plan:
-        name, options = self._solver()
+        name, options = solver_of(self.config)
         return compile_plan(name, self.process, grid=list(times), **options)
 
     def _checked(self, fitted: Plan, steps: int | None, custom: bool) -> Plan:

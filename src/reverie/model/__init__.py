@@ -4,7 +4,7 @@ from reverie.model.anatomy import Anatomy, anatomy
 from reverie.model.anatomy.calls import Attend, AttentionMap, Tokens
 from reverie.model.anatomy.patch import attention, inputs, outputs, record_attention, replace
 from reverie.model.anatomy.places import Place, Places
-from reverie.model.conditions import Cond, Shared, conditions, merge, select
+from reverie.model.conditions import Cond, Shared, conditions, in_turn, merge, select
 from reverie.model.interpolant import DRIFT, VELOCITY
 from reverie.model.mean_reverting import MR_VELOCITY
 from reverie.model.model import Codec, Model
@@ -13,6 +13,6 @@ from reverie.model.target import KINDS, Affine, Target, as_target
 
 __all__ = [
     "DRIFT", "KINDS", "MR_VELOCITY", "VELOCITY", "Affine", "Anatomy", "Attend", "AttentionMap", "Codec", "Cond", "Model", "Place", "Places",
-    "Prediction", "Shared", "Target", "Tokens", "anatomy", "as_target", "attention", "conditions", "inputs", "merge", "outputs", "record_attention",
-    "replace", "select",
+    "Prediction", "Shared", "Target", "Tokens", "anatomy", "as_target", "attention", "conditions", "in_turn", "inputs", "merge", "outputs",
+    "record_attention", "replace", "select",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reverie.base import ArgumentError, ShapeError
 
-__all__ = ["Cond", "Shared", "conditions", "merge", "select", "unwrap"]
+__all__ = ["Cond", "Shared", "conditions", "in_turn", "merge", "select", "unwrap"]
 
 Cond = dict[str, Any]
 
@@ -77,6 +77,28 @@ def unwrap(cond: Cond) -> Cond:
 def select(cond: Mapping[str, Any], rows: Tensor, batch: int) -> Cond:
     """The conditions of some rows of a batch; shared ones stay."""
     return {k: v[rows] if isinstance(v, Tensor) and v.ndim and v.shape[0] == batch else v for k, v in cond.items()}
+
+
+def in_turn(cond: Mapping[str, Any] | None, ids: Sequence[int], rows: Mapping[str, Tensor] | None = None) -> Cond:
+    """Conditions of some samples: of a tensor with K rows sample i gets row i mod K, or row `rows[key][i mod K]`; the rest is shared.
+
+    So what a sample is told is a function of its id, in any job and any batch.
+
+    Raises `ArgumentError` for a tensor without rows.
+
+    >>> in_turn({"label": torch.tensor([4, 5]), "size": 2}, range(1, 4))
+    {'label': tensor([5, 4, 5]), 'size': 2}
+    """
+    out, index = Cond(), torch.tensor(list(ids))
+    for key, value in (cond or {}).items():
+        if not (isinstance(value, Tensor) and value.ndim):
+            out[key] = value
+            continue
+        if not len(value):
+            raise ArgumentError(f"the condition {key!r} has no rows; give at least one")
+        at = index % len(value)
+        out[key] = value[(at if rows is None or key not in rows else rows[key][at]).to(value.device)]
+    return out
 
 
 def merge(parts: list[Cond], batch: int) -> Cond | None:

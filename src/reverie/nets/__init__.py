@@ -9,9 +9,9 @@ from torch import nn
 
 from reverie.base import ArgumentError, unknown
 from reverie.nets.unet import UNet
-from reverie.nets.weights import read_tensors, write_tensors
+from reverie.nets.weights import models_in, read_tensors, write_tensors
 
-__all__ = ["NETS", "UNet", "build", "read_tensors", "write_tensors"]
+__all__ = ["NETS", "UNet", "build", "models_in", "read_tensors", "write_tensors"]
 
 
 def _autoencoder_kl(**config: Any) -> nn.Module:

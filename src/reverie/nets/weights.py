@@ -10,7 +10,7 @@ from torch import Tensor
 from reverie.base import FileError
 from reverie.base.files import atomic
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["models_in", "read_tensors", "write_tensors"]
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -30,6 +30,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {}))
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+def models_in(folder: str | Path) -> list[Path]:
+    """The cards of the models in a folder, sorted: each `NAME.json` that has its `NAME.safetensors` beside it."""
+    return sorted(card for card in Path(folder).glob("*.json") if card.with_suffix(".safetensors").is_file())
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -21,7 +21,7 @@ from reverie.data.shapes import scenes, shapes
 from reverie.measure import Judge, SceneJudge
 from reverie.measure.judge_shapes import KINDS, LOOKS
 from reverie.model import Model
-from reverie.nets import NETS, build, read_tensors
+from reverie.nets import NETS, build, models_in, read_tensors
 from reverie.process import from_spec
 from reverie.train.autoencoder import autoencoding, psnr
 from reverie.train.batches import augmented, rows
@@ -84,7 +84,7 @@ def begin(net: nn.Module, path: str | Path) -> str:
     """
     source = Path(path)
     if source.is_dir():
-        found = sorted(f for f in source.glob("*.json") if f.with_suffix(".safetensors").is_file())
+        found = models_in(source)
         if len(found) != 1:
             raise FileError(
                 f"{str(source)!r} holds {len(found)} models (<name>.json with <name>.safetensors); name one to begin with"

@@ -89,31 +89,26 @@ def _leave(patch: _Patch) -> None:
         patch.module.__dict__[patch.slot] = patch.own
 
 
-def _add_layer(stack: ExitStack, module: nn.Module, layer: Layer, slot: str = "forward") -> None:
+def _add(stack: ExitStack, module: nn.Module, slot: str, kind: str, entry: Any) -> None:
+    """Put an entry into the patch of a module's slot, among its `layers` or its `functions`, until the stack closes."""
     with _LOCK:
         patch = _at(module, slot)
-        patch.layers = (*patch.layers, layer)
+        setattr(patch, kind, (*getattr(patch, kind), entry))
 
     def undo() -> None:
         with _LOCK:
-            patch.layers = tuple(one for one in patch.layers if one is not layer)
+            setattr(patch, kind, tuple(one for one in getattr(patch, kind) if one is not entry))
             _leave(patch)
 
     stack.callback(undo)
+
+
+def _add_layer(stack: ExitStack, module: nn.Module, layer: Layer, slot: str = "forward") -> None:
+    _add(stack, module, slot, "layers", layer)
 
 
 def _add_function(stack: ExitStack, place: Place, function: Function) -> None:
-    entry = (place, function)
-    with _LOCK:
-        patch = _at(place.module, "forward")
-        patch.functions = (*patch.functions, entry)
-
-    def undo() -> None:
-        with _LOCK:
-            patch.functions = tuple(one for one in patch.functions if one is not entry)
-            _leave(patch)
-
-    stack.callback(undo)
+    _add(stack, place.module, "forward", "functions", (place, function))
 
 
 def _uncompile(stack: ExitStack, places: Iterable[Place]) -> None:

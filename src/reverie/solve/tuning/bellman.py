@@ -27,14 +27,14 @@ import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, Noise, implements
-from reverie.model import Model, conditions, select
+from reverie.model import Model, conditions, in_turn, select
 from reverie.process import Process
 from reverie.solve.grids import Node
 from reverie.solve.origin import origin
 from reverie.solve.plan import Plan
 from reverie.solve.run import run
 from reverie.solve.solver import plan as compile_plan
-from reverie.solve.tuning.common import at_least, in_turn, state_shape
+from reverie.solve.tuning.common import at_least, state_shape
 
 __all__ = ["BellmanGrid", "bellman_grid", "jump_costs", "shortest_path"]
 
@@ -203,7 +203,7 @@ def bellman_grid(
     teacher = compile_plan("ddim", p, fine if named else None, grid=grid, end=end)
     if steps > teacher.steps:
         raise ArgumentError(f"{steps} steps do not fit into a fine grid of {teacher.steps}; give fine={steps} or more")
-    told = conditions(in_turn(cond, noises), noises, m.null, m.device)
+    told = conditions(in_turn(cond, range(noises)), noises, m.null, m.device)
     gram = torch.zeros(2 * teacher.steps + 1, 2 * teacher.steps + 1, dtype=torch.float64)
     for rows in torch.arange(noises).split(batch):
         tell("fine solutions", int(rows[0]) / noises)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from reverie.base import PRIOR, ArgumentError, Noise, NonFiniteError, implements
-from reverie.model import Model, conditions, select
+from reverie.model import Model, conditions, in_turn, select
 from reverie.oracle import solve_ode
 from reverie.process import Process
 from reverie.solve.origin import origin
@@ -32,7 +32,7 @@ from reverie.solve.run import run
 from reverie.solve.sample import plan_for
 from reverie.solve.solver import plan as compile_plan
 from reverie.solve.tuning.cascade import BOUNDS, FIRST
-from reverie.solve.tuning.common import at_least, in_turn, state_shape
+from reverie.solve.tuning.common import at_least, state_shape
 
 __all__ = ["compensate", "least"]
 
@@ -99,7 +99,7 @@ def compensate(
     times = (plain.start, *(ends[i] for i in range(steps)))
     z = m.process.draw(Noise(seed), state, range(samples), stage=0, stream=_STREAM, device=m.device)
     x = m.process.prior(z, plain.start).double()
-    asked = _Asked(m, conditions(in_turn(cond, samples), samples, m.null, m.device), samples, batch)
+    asked = _Asked(m, conditions(in_turn(cond, range(samples)), samples, m.null, m.device), samples, batch)
     tell("fine solutions", 0.0)
     targets = asked.fine(x, times, reference)
     spent, ratios, found = m.calls - began, [1.0] * steps, [(1.0, 0.0)] * steps

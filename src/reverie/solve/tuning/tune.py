@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, Noise, ReverieError, UnknownNameError
-from reverie.model import Model, select
+from reverie.model import Model, in_turn, select
 from reverie.solve.fine import Fine
 from reverie.solve.origin import origin
 from reverie.solve.plan import Plan
 from reverie.solve.solver import plan as compile_plan
-from reverie.solve.tuning.common import at_least, in_turn, state_shape
+from reverie.solve.tuning.common import at_least, state_shape
 from reverie.solve.tuning.fitting import Bounds, Cases, Enough, Method, fit, middle_of
 from reverie.solve.unroll import reroll, unroll
 
@@ -192,7 +192,7 @@ def _in_turn(cond: Mapping[str, Any] | None, fitted: int, n: int, seed: int) -> 
         if k > fitted:
             rows[key] = Noise(seed).uniform((k,), [0], stream=_STREAM)[0].argsort(stable=True)
         said.append(f"{key}: {fitted} of {k}" if k > fitted else f"{key}: {k} in turn" if k else f"{key}: shared")
-    return in_turn(cond, n, rows), ", ".join(said) or "none"
+    return in_turn(cond, range(n), rows), ", ".join(said) or "none"
 
 
 def _cases(
