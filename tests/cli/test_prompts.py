@@ -89,3 +89,26 @@ def test_long_captions_are_wrapped_and_a_title_is_above() -> None:
     assert titled.width == plain.width == told.width
     assert titled.height > plain.height
     assert told.height > contact_sheet(x, ["a"] * 4).height
+
+
+def test_pictures_of_another_size(call: Callable[..., Any], scenic: str, tmp_path: Path) -> None:
+    answer = call("sample", scenic, ONE, "-n", 2, "--steps", 2, "--size", "24x16", "-o", "wide.npy")
+    assert answer.exit_code == 0, answer.output
+    m = rv.load(scenic, size=(16, 24))
+    want = rv.sample(m, 2, steps=2, cond=m.embed([ONE, ONE]), guide=rv.guide.CFG(3.0))
+    got = torch.from_numpy(__import__("numpy").load(tmp_path / "wide.npy", allow_pickle=False))
+    assert got.shape == (2, 3, 16, 24)
+    assert torch.equal(got, want)
+    call("sample", scenic, ONE, "-n", 1, "--steps", 2, "--size", "24x16", "-o", "wide.png")
+    assert record(tmp_path / "wide.png")["size"] == "24x16"
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [("24", "WIDTHxHEIGHT in pixels, such as 768x512, got '24'"), ("0x16", "got '0x16'"), ("7x16", "multiple")],
+)
+def test_sizes_that_cannot_be(call: Callable[..., Any], scenic: str, size: str, said: str) -> None:
+    answer = call("sample", scenic, ONE, "--size", size, "-o", "out.png")
+    assert answer.exit_code == 2
+    assert said in " ".join(answer.output.split())
+    assert "only a pipeline's folder takes size" in " ".join(call("sample", "digits", "--size", "8x8").output.split())

@@ -197,7 +197,7 @@ def test_what_is_no_folder_of_a_pipeline(folder: Path, tmp_path: Path) -> None:
     (folder / "model_index.json").write_text("{")
     with pytest.raises(FileError, match="not valid JSON"):
         rv.hub.model(folder)
-    with pytest.raises(ArgumentError, match=r"size are for a pipeline's folder"):
+    with pytest.raises(ArgumentError, match="only a pipeline's folder takes size"):
         rv.load("digits", size=(8, 8))
 
 

@@ -218,3 +218,15 @@ def names(
         return None
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     return [texts[i % len(texts)] for i in ids]
+
+
+def size(text: str) -> tuple[int, int]:
+    """ "768x512", width and height as they are written of pictures, as (height, width). Raises `ArgumentError`.
+
+    >>> size("768x512")
+    (512, 768)
+    """
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
+        raise ArgumentError(f"--size is WIDTHxHEIGHT in pixels, such as 768x512, got {text!r}")
+    return int(sides[1]), int(sides[0])

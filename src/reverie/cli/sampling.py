@@ -90,6 +90,15 @@ def sample(
         str | None,
         typer.Option(metavar="FILE", help="The picture that steers a ControlNet pipeline.", rich_help_panel=_FROM),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Of the pictures of a pipeline's folder, in pixels: 768x512.",
+            show_default="what its config says",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     n: Annotated[
         int, typer.Option("-n", "--count", metavar="N", min=1, help="How many samples.", rich_help_panel=_WHICH)
     ] = 16,
@@ -253,8 +262,9 @@ def sample(
     if guide not in (None, "none"):
         parse.guide(guide)  # before anything is loaded
     more = parse.options(option or [])
+    asked = {} if size is None else {"size": parse.size(size)}
     device = parse.device(device)
-    base = load(model, device)
+    base = load(model, device, **asked)
     guide = parse.own_guide(base, guide)
     guidance = None if guide is None else parse.guide(guide)
     told = parse.told(prompt, prompts)
@@ -265,6 +275,7 @@ def sample(
     table = _plan(base, plan, solver, steps, nfe, grid, end, more, begin.span)
     said: dict[str, Any] = {"guide": guide, "prompt": told, **begin.said}
     said |= {} if negative is None else {"negative": negative}
+    said |= {} if size is None else {"size": size}
     pool = parse.conditions_in_turn(base, told, begin.embeds)
     source = Source(
         base, table, guidance, pool, seed, batch, said, begin.init, begin.inputs, begin.hooks, begin.finish

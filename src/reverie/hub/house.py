@@ -85,7 +85,7 @@ def load(name: str | Path, device: torch.device | str = "cpu", **options: Any) -
     if source.is_dir():
         return read_pipeline(source, device, **options)
     if options:
-        raise ArgumentError(f"{', '.join(options)} are for a pipeline's folder; {str(source)!r} is no such folder")
+        raise ArgumentError(f"only a pipeline's folder takes {', '.join(options)}, and {str(source)!r} is none")
     card = _card(source)
     try:
         process = from_spec(card["process"])
