@@ -212,6 +212,18 @@ def test_a_weight_of_the_recipe_reaches_the_loss(tiny: Recipe, monkeypatch: pyte
     torch.testing.assert_close(weight, snr.clamp(max=5) / (snr + 1))
 
 
+def test_noise_in_training_is_of_the_processs_own_law(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[tuple] = []
+    monkeypatch.setattr("reverie.train.tasks.denoising", lambda *a: got.append(a) or a[1].mean())
+    for process in (rv.process.pfgmpp(4).spec(), rv.process.edm().spec()):
+        task(dataclasses.replace(tiny, batch=1442, process=process, predicts="edm")).loss(Step(0))
+    student, normal = (a[3] for a in got)
+    assert torch.allclose(normal.std(), torch.ones(()), atol=0.01)
+    ratio = (student / normal).flatten(1)  # sqrt(D / chi-square), one number a sample
+    torch.testing.assert_close(ratio, ratio.median(1, keepdim=True).values.expand_as(ratio), rtol=1e-3, atol=0)
+    assert float((4 / ratio.median(1).values.square()).mean()) == pytest.approx(4.0, abs=4 * (8 / 1442) ** 0.5)
+
+
 def test_parts_of_a_recipes_batch_are_the_whole_batch(tmp_path: Path, tiny: Recipe) -> None:
     net = {"name": "unet", "args": dict(tiny.net["args"]) | {"dropout": 0.0}}
     one = dataclasses.replace(tiny, net=net, augment=Augment(shift=0.5))

@@ -239,7 +239,7 @@ def _denoising(recipe: Recipe, net: nn.Module, data: Source) -> Task:
         x0, labels = pictures
         slots = range(len(x0))
         u = noise.uniform((2,), index=slots, stage=step, stream=TRAIN)
-        eps = noise.normal(tuple(x0.shape[1:]), index=slots, stage=step, stream=TRAIN)
+        eps = model.process.draw(noise, tuple(x0.shape[1:]), slots, stage=step, stream=TRAIN)
         t = times(model.process, stratified(u[:, 0]), law.law, law.mean, law.std)
         of, device = list(slots if part is None else part), _device(net)
         cond = {}

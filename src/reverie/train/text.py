@@ -224,7 +224,7 @@ class TextToImage:
         recipe, model, slots = self.recipe, self._bare, range(len(pick))
         own = list(part)
         u = self.noise.uniform((2,), index=slots, stage=step, stream=TRAIN)
-        eps = self.noise.normal(tuple(some.mean.shape[1:]), index=own, stage=step, stream=TRAIN)
+        eps = model.process.draw(self.noise, tuple(some.mean.shape[1:]), own, stage=step, stream=TRAIN)
         law = recipe.times
         t, pick = times(model.process, stratified(u[:, 0]), law.law, law.mean, law.std)[own], pick[own]
         told = torch.where(u[own, 1:] < drop, self.empty, some.tokens[pick].long())
