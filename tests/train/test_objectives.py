@@ -158,6 +158,15 @@ def test_oracle_min_snr_of_each_type(gamma: float) -> None:
         torch.testing.assert_close(weights(rv.Model(lambda x, t: x, P, kind), T, f"min-snr:{gamma}"), value)
 
 
+def test_truncated_snr_is_min_snr_where_there_is_more_signal_than_noise_and_one_below() -> None:
+    snr = _snr()
+    assert float(snr.min()) < 1 < 3 < float(snr.max())
+    for kind, own in {"x0": snr * 0 + 1, "v": 1 / (snr + 1)}.items():
+        m = rv.Model(lambda x, t: x, P, kind)
+        want = torch.where(snr < 1, own, weights(m, T, "min-snr:3"))
+        torch.testing.assert_close(weights(m, T, "truncated-snr:3"), want)
+
+
 def test_limit_a_large_gamma_weights_the_error_of_eps() -> None:
     torch.testing.assert_close(weights(rv.Model(lambda x, t: x, P, "eps"), T, "min-snr:1e9"), torch.ones(4).double())
 
@@ -171,7 +180,7 @@ def test_identity_edm_is_one_for_its_own_type_and_for_v_at_unit_variance() -> No
     assert weights(own, t) is None
 
 
-@pytest.mark.parametrize("rule", ["edm:0.5", "min-snr:5"])
+@pytest.mark.parametrize("rule", ["edm:0.5", "min-snr:5", "truncated-snr:5"])
 def test_identity_a_weighted_loss_is_that_of_x0_whatever_the_type(rule: str) -> None:
     x0, noise = _batch()
     as_v = rv.Model(lambda x, label: torch.sin(x), P, "v")
@@ -186,7 +195,10 @@ def test_identity_a_weighted_loss_is_that_of_x0_whatever_the_type(rule: str) -> 
     [
         ("min_snr", "unknown weight 'min_snr'; did you mean 'min-snr'"),
         ("", "unknown weight ''"),
-        ("min-snr:", "a weight is none, edm:DATA or min-snr:GAMMA with a positive number, got 'min-snr:'"),
+        (
+            "min-snr:",
+            "a weight is none, edm:DATA, min-snr:GAMMA or truncated-snr:GAMMA with a positive number, got 'min-snr:'",
+        ),
         ("min-snr:five", "got 'min-snr:five'"),
         ("min-snr:-5", "got 'min-snr:-5'"),
         ("edm:0", "got 'edm:0'"),

@@ -68,7 +68,7 @@ def test_unknown_names_come_with_the_nearest(spec: dict, message: str) -> None:
         ({"augment": {"scale": 1}}, r"'augment\.scale' must be below 1"),
         (
             {"weight": "min-snr:0"},
-            "a weight is none, edm:DATA or min-snr:GAMMA with a positive number, got 'min-snr:0'",
+            "a weight is none, edm:DATA, min-snr:GAMMA or truncated-snr:GAMMA with a positive number, got 'min-snr:0'",
         ),
         ({"weight": 5}, "'weight' must be of type str, got 5"),
         ({"weight": "edm", "task": "classification"}, "'weight' must be 'none' for classification, got 'edm'"),

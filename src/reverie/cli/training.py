@@ -25,7 +25,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", help="A YAML file, or a recipe of the package: digits, digits-judge, shapes-vae, shapes."
+            metavar="RECIPE",
+            help="A YAML file, or a recipe of the package: digits, digits-judge, patches, shapes-vae, shapes, shapes-layout, shapes-judge.",
         ),
     ],
     output: Annotated[

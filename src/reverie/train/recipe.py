@@ -83,7 +83,8 @@ class Recipe:
         net: {"name": ..., "args": {...}}; of a text-to-image model "unet-2d-condition".
         process: a process's spec, {"name": ..., ...}; of a text-to-image model "scaled-linear" with beta_start, beta_end and labels.
         predicts, label: as `reverie.Model` takes them. drop: probability, in [0, 1), of training on the null class.
-        times: the law of training times. weight: of the x0-error, "none" (the network's own error), "edm:DATA" or "min-snr:GAMMA", see `objectives`.
+        times: the law of training times. weight: of the x0-error, "none" (the network's own error), "edm:DATA", "min-snr:GAMMA" or
+            "truncated-snr:GAMMA", see `objectives`.
         augment: random changes of the pictures. spoil: those of shapes, of which their judge must tell the strength.
         begin: path of a finished model of the same network (its card, weights or folder), with whose weights the training begins; of a text-to-image
             model its pipeline's folder, whose autoencoder must be the recipe's. Without, they are drawn.
@@ -266,7 +267,7 @@ def recipes() -> list[str]:
     """The names of the recipes that come with the package.
 
     >>> recipes()
-    ['digits', 'digits-judge', 'patches', 'shapes', 'shapes-judge', 'shapes-vae']
+    ['digits', 'digits-judge', 'patches', 'shapes', 'shapes-judge', 'shapes-layout', 'shapes-vae']
     """
     folder = resources.files("reverie.train") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
