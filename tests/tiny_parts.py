@@ -20,3 +20,14 @@ UNET = {
     "norm_num_groups": 4,
 }
 TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+TRANSFORMER = {
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "patch_size": 2,
+    "num_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 4,
+    "cross_attention_dim": 8,
+    "caption_channels": 16,
+}

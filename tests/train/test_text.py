@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import reverie as rv
 from reverie.base import ArgumentError, FileError, UnknownNameError
 from reverie.data import shapes
 from reverie.hub.folder import read_parts
@@ -17,7 +18,7 @@ from reverie.hub.pipeline import LARGEST, make_text_encoder, make_unet, read_aut
 from reverie.hub.tokenizer import make_tokenizer, tokens, write_tokenizer
 from reverie.train import Recipe, Step, load_recipe, text, train
 from reverie.train.text import TextToImage, latents
-from tiny_parts import UNET, VAE
+from tiny_parts import TRANSFORMER, UNET, VAE
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,48 @@ def test_it_begins_with_a_finished_pipeline(spec: dict[str, Any], tmp_path: Path
         TextToImage(Recipe.of(more | {"begin": str(_with_fewer_words(place, tmp_path))}))
     with pytest.raises(FileError, match="is not a pipeline"):
         TextToImage(Recipe.of(more | {"begin": str(tmp_path)}))
+
+
+def test_a_transformer_on_straight_paths_under_a_finished_text_encoder(spec: dict[str, Any], tmp_path: Path) -> None:
+    first = train(Recipe.of(spec | {"steps": 1, "picture_every": 0}), tmp_path / "a", quiet=True)
+    place = first.card.parent
+    flow = spec | {
+        "net": {"name": "pixart-transformer-2d", "args": TRANSFORMER},
+        "text": {"pipeline": str(place)},
+        "process": {"name": "flow"},
+        "predicts": "flow",
+        "weight": "none",
+        "steps": 2,
+        "picture_every": 0,
+    }
+    made = TextToImage(Recipe.of(flow))
+    assert set(made.net) == {"transformer"}
+    loss = made.loss(Step(0))
+    loss.backward()
+    assert all(p.grad is None for p in made.text_encoder.parameters())
+    parts = [made.loss(Step(0, part, 2)) for part in range(2)]
+    assert torch.allclose(loss, sum(parts) / 2, rtol=1e-4)
+    done = train(Recipe.of(flow), tmp_path / "b", quiet=True)
+    theirs = read_parts(place)["text_encoder"].state_dict()
+    ours = read_parts(done.card.parent)["text_encoder"].state_dict()
+    for name, value in theirs.items():
+        if value.is_floating_point():
+            assert torch.equal(ours[name][: len(value)], value)
+    m = rv.load(done.card.parent)
+    assert m.process == rv.process.flow()
+    assert rv.sample(m, 2, nfe=2, cond=m.embed(["a red circle", "two stars"])).shape == (2, 3, 64, 64)
+    for change, error, match in (
+        ({"predicts": "v"}, ArgumentError, "'flow' for pixart-transformer-2d"),
+        ({"process": {"name": "scaled-linear"}}, ArgumentError, "'flow' for pixart-transformer-2d"),
+        ({"process": {"name": "flow", "beta_end": 0.02}}, UnknownNameError, "process.beta_end"),
+        ({"text": {"pipeline": str(place), "hidden_size": 16}}, ArgumentError, "a pipeline's path alone"),
+    ):
+        with pytest.raises(error, match=match):
+            Recipe.of(flow | change)
+    with pytest.raises(ArgumentError, match="has no transformer; begin with a model of the same layout"):
+        TextToImage(Recipe.of(flow | {"begin": str(place)}))
+    with pytest.raises(ArgumentError, match="caption_channels 24"):
+        TextToImage(Recipe.of(flow | {"net": flow["net"] | {"args": TRANSFORMER | {"caption_channels": 24}}}))
 
 
 def test_latents_are_made_once_and_damaged_parts_again(vae: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Text-to-image pipelines in Stable Diffusion's own layout: a tokenizer, a text encoder, a U-Net, an autoencoder and a scheduler.
 
-A folder holds one sub-folder a part and `model_index.json`, which diffusers' `StableDiffusionPipeline.from_pretrained` reads as it stands. A prompt
+A folder holds one sub-folder a part and `model_index.json`, which diffusers' `StableDiffusionPipeline.from_pretrained` reads as it stands; with a
+transformer in the U-Net's place it is PixArt's (`hub.layouts`). A prompt
 becomes the text encoder's last states, `length` vectors, to which the U-Net attends; a picture x is the latent z = s mean(q(z | x)), with s the
 autoencoder's `scaling_factor`, 1 over the standard deviation of its means. Weights are stored in half precision; no pickle is written or read.
 
@@ -38,6 +39,7 @@ _FILES = {
     "vae": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
     "unet": "diffusion_pytorch_model.safetensors",
+    "transformer": "diffusion_pytorch_model.safetensors",
 }
 
 
@@ -213,34 +215,42 @@ def write_pipeline(
     vae: Any,
     text_encoder: Any,
     tokenizer: Any,
-    unet: Any,
     scheduler: Any,
+    unet: Any = None,
+    transformer: Any = None,
     card: Mapping[str, Any] | None = None,
     largest: int = LARGEST,
 ) -> Path:
-    """Write a folder that `StableDiffusionPipeline.from_pretrained` loads as it stands, whole or not at all.
+    """Write a folder that `StableDiffusionPipeline.from_pretrained`, or `PixArtAlphaPipeline`'s, loads as it stands, whole or not at all.
 
     Weights are safetensors in half precision, rounded to nearest. What was in the folder before is replaced, if it was a pipeline or empty.
 
     Args:
-        vae: its `scaling_factor` is written as it stands in its config. card: plain values, written as `card.json`.
+        vae: its `scaling_factor` is written as it stands in its config. unet, transformer: one of the two. card: plain values, written as
+            `card.json`.
         largest: bytes that no file may reach.
 
     Raises:
         FileError: a file that would be larger, a folder that cannot be written or that holds something else.
-        ArgumentError: a weight beyond half precision.
+        ArgumentError: a weight beyond half precision; neither or both of U-Net and transformer.
     """
     from diffusers import __version__
 
+    if (unet is None) == (transformer is None):
+        raise ArgumentError("a pipeline has a U-Net or a transformer; give one of unet and transformer")
     target = Path(folder)
-    parts = {"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, "unet": unet, "scheduler": scheduler}
+    own = {"unet": unet} if transformer is None else {"transformer": transformer}
+    parts = {"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, **own, "scheduler": scheduler}
     with atomic_folder(target, "model_index.json") as made:
         for name, part in parts.items():
             _write_part(made / name, name, part)
-        index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": __version__}
+        kind = "PixArtAlphaPipeline" if unet is None else "StableDiffusionPipeline"
+        index: dict[str, Any] = {"_class_name": kind, "_diffusers_version": __version__}
         index |= {name: [_library(part), type(part).__name__] for name, part in parts.items()}
-        index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
-        write_json(made / "model_index.json", index | {"requires_safety_checker": False})
+        if unet is not None:
+            index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
+            index["requires_safety_checker"] = False
+        write_json(made / "model_index.json", index)
         if card is not None:
             write_json(made / "card.json", dict(card))
         for file in sorted(f for f in made.rglob("*") if f.is_file()):

@@ -80,8 +80,9 @@ class Recipe:
     Args:
         name: of the model and its files. task: "denoising", "classification", "autoencoding" or "text-to-image". data: "digits", "shapes" or
             "patches", of which the last has no classes.
-        net: {"name": ..., "args": {...}}; of a text-to-image model "unet-2d-condition".
-        process: a process's spec, {"name": ..., ...}; of a text-to-image model "scaled-linear" with beta_start, beta_end and labels.
+        net: {"name": ..., "args": {...}}; of a text-to-image model "unet-2d-condition" or "pixart-transformer-2d" (`hub.layouts`).
+        process: a process's spec, {"name": ..., ...}; of a text-to-image model "scaled-linear" with beta_start, beta_end and labels for the U-Net,
+            "flow" with shift and labels for the transformer.
         predicts, label: as `reverie.Model` takes them. drop: probability, in [0, 1), of training on the null class.
         times: the law of training times. weight: of the x0-error, "none" (the network's own error), "edm:DATA", "min-snr:GAMMA" or
             "truncated-snr:GAMMA", see `objectives`.
@@ -97,7 +98,8 @@ class Recipe:
         sampling: how the finished model is best sampled, as `reverie.Model` takes it, and of a text-to-image model the guide that
             `reverie sample` takes ("cfg:5"); goes into its card.
         vae: a text-to-image model's autoencoder, the path of its card, weights or folder. scenes: how many are drawn for it, and encoded once.
-        text: its text encoder, fields of transformers' `CLIPTextConfig`, and `length`, the tokens of a prompt.
+        text: its text encoder, fields of transformers' `CLIPTextConfig`, and `length`, the tokens of a prompt; or `pipeline`, the path of a finished
+            one, whose text encoder is taken as it is and not trained.
         save_every, check_every, picture_every: steps between checkpoints, measurements on held-out data, and sheets of samples (0: none).
 
     Raises:
@@ -182,22 +184,29 @@ class Recipe:
             return
         _check(self.vae != "", "the path of an autoencoder", "vae", self.vae)
         _check(self.data == "shapes", "'shapes' for text-to-image", "data", self.data)
-        _check(
-            self.label == "t", "'t' for text-to-image: a U-Net of Stable Diffusion is told labels", "label", self.label
-        )
-        _check(self.predicts in ("v", "eps"), "'v' or 'eps' for text-to-image", "predicts", self.predicts)
+        _check(self.label == "t", "'t' for text-to-image: networks of pipelines are told labels", "label", self.label)
         _check(
             self.augment == Augment(),
             "left out for text-to-image: captions would no longer be true",
             "augment",
             self.augment,
         )
+        from reverie.hub.layouts import LAYOUTS
+
         net, process = self.net["name"], dict(self.process)
-        _check(net == "unet-2d-condition", "'unet-2d-condition' for text-to-image", "net.name", net)
-        _check(process["name"] == "scaled-linear", "'scaled-linear' for text-to-image", "process.name", process["name"])
+        _check(net in LAYOUTS, f"{' or '.join(map(repr, LAYOUTS))} for text-to-image", "net.name", net)
+        layout = LAYOUTS[net]
+        kinds = " or ".join(map(repr, layout.predicts))
+        _check(self.predicts in layout.predicts, f"{kinds} for {net}", "predicts", self.predicts)
+        _check(process["name"] == layout.process, f"{layout.process!r} for {net}", "process.name", process["name"])
+        known = ("name", *layout.settings)
         for key in process:
-            if key not in (known := ("name", "beta_start", "beta_end", "labels")):
+            if key not in known:
                 raise unknown("recipe key", f"process.{key}", [f"process.{k}" for k in known])
+        if "pipeline" in self.text:
+            _check(
+                set(self.text) == {"pipeline"}, "a pipeline's path alone, or fields of its own", "text", dict(self.text)
+            )
         for key in ("beta_start", "beta_end"):
             value = process.get(key, 0.01)
             _check(
@@ -267,7 +276,7 @@ def recipes() -> list[str]:
     """The names of the recipes that come with the package.
 
     >>> recipes()
-    ['digits', 'digits-judge', 'patches', 'shapes', 'shapes-judge', 'shapes-layout', 'shapes-vae']
+    ['digits', 'digits-judge', 'patches', 'shapes', 'shapes-flow', 'shapes-judge', 'shapes-layout', 'shapes-vae']
     """
     folder = resources.files("reverie.train") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))

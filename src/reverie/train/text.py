@@ -1,7 +1,10 @@
-"""Training a U-Net and its text encoder to make pictures from captions, on the latents of a finished autoencoder.
+"""Training a denoiser, and its text encoder, to make pictures from captions, on the latents of a finished autoencoder.
 
     z0 = s mean(q(z | x)),   z_t = alpha z0 + sigma eps,   c = text encoder(caption, or in a share of cases the empty one)
-    loss = mean w |unet(z_t, t, c) - y|^2 / dimension,     y = v or eps of (z0, eps, t)
+    loss = mean w |net(z_t, t, c) - y|^2 / dimension,      y = v, eps or the flow's velocity, of (z0, eps, t)
+
+The denoiser is a U-Net on DDPM's noise or a transformer on straight paths; `hub.layouts` knows what each needs. The text encoder may be that of a
+finished pipeline, and then stays as it is.
 
 Latents of N captioned scenes are made once, in parts that a killed training finds again. They are means: what sampling q would add is white noise
 that no network can foresee, and that the decoder has learnt to bear. s is 1 over the standard deviation of all their entries. Captions are kept as
@@ -27,14 +30,8 @@ from reverie.base.noise import TRAIN
 from reverie.data import shapes
 from reverie.guide import CFG
 from reverie.hub.folder import read_parts
-from reverie.hub.pipeline import (
-    make_scheduler,
-    make_text_encoder,
-    make_unet,
-    read_autoencoder,
-    text_to_image,
-    write_pipeline,
-)
+from reverie.hub.layouts import LAYOUTS
+from reverie.hub.pipeline import make_text_encoder, read_autoencoder
 from reverie.hub.tokenizer import make_tokenizer, tokens
 from reverie.measure import accuracy, prompts
 from reverie.model import Model
@@ -135,7 +132,7 @@ class TextToImage:
         recipe: of the task "text-to-image". folder: where latents are kept; None keeps none. say: is told how the latents come along.
 
     Attributes:
-        net: "unet" and "text_encoder", with fresh weights.
+        net: "unet" or "transformer", with fresh weights, and "text_encoder" where it is trained.
 
     Raises:
         FileError: no autoencoder where the recipe says. ArgumentError: parts that do not fit each other.
@@ -151,39 +148,50 @@ class TextToImage:
         self.recipe, self.noise = recipe, Noise(recipe.seed)
         self.vae: Any
         self.vae, self.digest = read_autoencoder(recipe.vae)
-        text, process = dict(recipe.text), {k: v for k, v in recipe.process.items() if k != "name"}
-        self.tokenizer = make_tokenizer(length=text.pop("length", 32))
-        encoder, unet = make_text_encoder(self.tokenizer, **text), make_unet(**dict(recipe.net.get("args", {})))
-        self.scheduler = make_scheduler(**process, predicts=recipe.predicts)
-        self._fit(encoder, unet)
+        self.layout = LAYOUTS[recipe.net["name"]]
+        self.tokenizer, self.text_encoder, trained = self._text()
+        denoiser = self.layout.make(**dict(recipe.net.get("args", {})))
+        self.scheduler = self.layout.scheduler(
+            recipe.predicts, **{k: v for k, v in recipe.process.items() if k != "name"}
+        )
+        self._fit(denoiser)
         self.train = latents(
             self.vae, self.tokenizer, recipe.scenes, folder=folder, digest=self.digest, seed=recipe.seed, say=say
         )
         self.held = latents(self.vae, self.tokenizer, HELD, split="heldout")
         self.vae.register_to_config(scaling_factor=self.train.scaling)
         self.empty = tokens(self.tokenizer, "")[0]
-        _quick(unet)
-        self.net = nn.ModuleDict({"unet": unet, "text_encoder": encoder})
+        _quick(denoiser)
+        self.net = nn.ModuleDict(
+            {self.layout.part: denoiser} | ({"text_encoder": self.text_encoder} if trained else {})
+        )
         self.begun = self._begin(recipe.begin) if recipe.begin else ""
         whole = self.model
-        self._bare = Model(whole.net, whole.process, recipe.predicts)  # without prompts, for the loss
+        self._bare = Model(whole.net, whole.process, whole.target, whole.label)  # without prompts, for the loss
         kinds = prompts(PROMPTS)
         self.prompts = [p for k in range(PROMPTS) for p in kinds[k::PROMPTS]]  # one of each category after the other
 
-    def _fit(self, encoder: Any, unet: Any) -> None:
+    def _text(self) -> tuple[Any, Any, bool]:
+        """Tokenizer, text encoder, and whether the latter is trained."""
+        said = dict(self.recipe.text)
+        if "pipeline" not in said:
+            tokenizer = make_tokenizer(length=said.pop("length", 32))
+            return tokenizer, make_text_encoder(tokenizer, **said), True
+        parts = read_parts(said["pipeline"])
+        return parts["tokenizer"], parts["text_encoder"], False
+
+    def _fit(self, denoiser: Any) -> None:
         """Raise `ArgumentError` where the parts do not fit each other."""
         with torch.no_grad():
             shape = tuple(self.vae.encode(shapes(1)[0]).latent_dist.mean.shape[1:])
-        size = unet.config.sample_size
-        asked = (unet.config.in_channels, *((size, size) if isinstance(size, int) else tuple(size)))
-        if asked != shape or unet.config.out_channels != shape[0]:
+        asked, width, name = self.layout.needs(denoiser)
+        if asked != shape or denoiser.config.out_channels not in (None, shape[0]):
             raise ArgumentError(
-                f"the autoencoder makes latents of shape {shape}, the U-Net takes {asked}; set in_channels, out_channels and sample_size"
+                f"the autoencoder makes latents of shape {shape}, the {self.layout.part} takes {asked}; set in_channels, out_channels and sample_size"
             )
-        if unet.config.cross_attention_dim != encoder.config.hidden_size:
+        if width != self.text_encoder.config.hidden_size:
             raise ArgumentError(
-                f"the text encoder's hidden_size {encoder.config.hidden_size} must be the U-Net's cross_attention_dim "
-                f"{unet.config.cross_attention_dim}"
+                f"the text encoder's hidden_size {self.text_encoder.config.hidden_size} must be the {self.layout.part}'s {name} {width}"
             )
 
     def _begin(self, path: str) -> str:
@@ -202,7 +210,11 @@ class TextToImage:
                 f"begin: the pipeline {path!r} has another autoencoder than the recipe's vae, {self.recipe.vae!r}"
             )
         h = hashlib.sha256()
-        for name in ("unet", "text_encoder"):
+        for name in self.net:
+            if parts.get(name) is None:
+                raise ArgumentError(
+                    f"begin: the pipeline {path!r} has no {name}; begin with a model of the same layout"
+                )
             weights = parts[name].state_dict()
             fill(self.net[name], weights, f"{path}/{name}")
             feed(h, weights)
@@ -214,8 +226,8 @@ class TextToImage:
         """With the present weights; its null condition is of these."""
         device = next(self.net.parameters()).device
         self.vae.to(device)
-        return text_to_image(
-            unet=self.net["unet"], text_encoder=self.net["text_encoder"], tokenizer=self.tokenizer, scheduler=self.scheduler,
+        return self.layout.model(
+            self.net[self.layout.part], text_encoder=self.text_encoder.to(device), tokenizer=self.tokenizer, scheduler=self.scheduler,
             vae=self.vae, name=self.recipe.name,
         )  # fmt: skip
 
@@ -231,7 +243,7 @@ class TextToImage:
         x0 = some.mean[pick].float() * self.vae.config.scaling_factor
         device = next(self.net.parameters()).device
         x0, t, eps, told = (v.to(device) for v in (x0, t, eps, told))
-        cond = {"encoder_hidden_states": self.net["text_encoder"](told)[0]}
+        cond = self.layout.told(self.text_encoder, told)
         return denoising(model, x0, t, eps, cond, weights(model, t, recipe.weight))
 
     def loss(self, step: Step) -> Tensor:
@@ -266,18 +278,18 @@ class TextToImage:
 
     def write(self, folder: Path, card: dict[str, Any]) -> None:
         """Write the pipeline with its present weights."""
-        write_pipeline(
-            folder, vae=self.vae, text_encoder=self.net["text_encoder"], tokenizer=self.tokenizer, unet=self.net["unet"],
-            scheduler=self.scheduler, card=card,
+        self.layout.write(
+            folder, self.net[self.layout.part], vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer, scheduler=self.scheduler,
+            card=card,
         )  # fmt: skip
 
 
-def _quick(unet: Any) -> None:
-    """Lay a U-Net out for speed on a CPU, in training alone: bfloat16 convolutions are several times as fast with channels last, and the fused
+def _quick(denoiser: Any) -> None:
+    """Lay a denoiser out for speed on a CPU, in training alone: bfloat16 convolutions are several times as fast with channels last, and the fused
     attention's gradient is slower than that of plain products for a few hundred positions. Neither changes a weight or the configuration.
     """
     from diffusers.models.attention_processor import AttnProcessor
 
-    unet.to(memory_format=torch.channels_last)
+    denoiser.to(memory_format=torch.channels_last)
     if not torch.cuda.is_available():
-        unet.set_attn_processor(AttnProcessor())
+        denoiser.set_attn_processor(AttnProcessor())

@@ -1,4 +1,4 @@
-"""PixArt-alpha and PixArt-sigma: a transformer on an autoencoder's latents under T5's text, with a learned variance.
+"""PixArt-alpha and PixArt-sigma: a transformer on an autoencoder's latents under T5's text (or CLIP's, as in `hub.layouts`), with a learned variance.
 
     encoder_hidden_states (B, tokens, width), encoder_attention_mask (B, tokens);
     resolution (B, 2) in pixels, aspect_ratio (B, 1) where the network asks for them, by default those of the state;  heads (eps, variance)
@@ -58,7 +58,7 @@ class _Transformer(nn.Module):
 @family(
     "PixArtAlphaPipeline", "PixArtSigmaPipeline",
     parts={
-        "tokenizer": ("T5Tokenizer",), "text_encoder": ("T5EncoderModel",), "vae": VAE,
+        "tokenizer": ("T5Tokenizer", "CLIPTokenizer"), "text_encoder": ("T5EncoderModel", "CLIPTextModel"), "vae": VAE,
         "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"), "scheduler": (),
     },
     optional=("tokenizer", "text_encoder"),
