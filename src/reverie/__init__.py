@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         oracle,
         papers,
         process,
+        restore,
         solve,
         train,
     )
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from reverie.solve import Plan, run, sample
 
 _ROOMS = (
-    "base", "process", "model", "oracle", "solve", "data", "measure", "nets", "hub", "guide", "edit", "train", "inspect", "papers",
+    "base", "process", "model", "oracle", "solve", "data", "measure", "nets", "hub", "guide", "edit", "train", "restore", "inspect", "papers",
 )  # fmt: skip
 _NAMES = {
     "ReverieError": "base",
@@ -60,7 +61,7 @@ _NAMES = {
 __all__ = [
     "Model", "Noise", "Plan", "Prediction", "ReverieError", "Target",
     "__version__", "base", "cite", "compare", "data", "edit", "guide", "hub", "implementations", "implements", "inspect", "load", "measure", "model",
-    "nets", "oracle", "papers", "process", "run", "sample", "solve", "train",
+    "nets", "oracle", "papers", "process", "restore", "run", "sample", "solve", "train",
 ]  # fmt: skip
 
 

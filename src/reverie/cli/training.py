@@ -26,7 +26,8 @@ def train(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="A YAML file, or a recipe of the package: digits, digits-judge, patches, shapes-vae, shapes, shapes-layout, shapes-flow, shapes-judge.",
+            help="A YAML file, or a recipe of the package: digits, digits-judge, patches, shapes-vae, shapes, shapes-layout, shapes-flow, "
+            "shapes-judge.",
         ),
     ],
     output: Annotated[

@@ -64,10 +64,10 @@ class Layout(Protocol):
 class StableDiffusion:
     """`UNet2DConditionModel` in `StableDiffusionPipeline`."""
 
-    part: ClassVar = "unet"
-    process: ClassVar = "scaled-linear"
-    settings: ClassVar = ("beta_start", "beta_end", "labels")
-    predicts: ClassVar = ("v", "eps")
+    part: ClassVar[str] = "unet"
+    process: ClassVar[str] = "scaled-linear"
+    settings: ClassVar[tuple[str, ...]] = ("beta_start", "beta_end", "labels")
+    predicts: ClassVar[tuple[str, ...]] = ("v", "eps")
 
     def make(self, **config: Any) -> nn.Module:
         return make_unet(**config)
@@ -95,11 +95,11 @@ class StableDiffusion:
 class PixArt:
     """`PixArtTransformer2DModel` in `PixArtAlphaPipeline`, under CLIP's text encoder, on straight paths."""
 
-    part: ClassVar = "transformer"
-    process: ClassVar = "flow"
-    settings: ClassVar = ("shift", "labels")
-    predicts: ClassVar = ("flow",)
-    length: ClassVar = 120
+    part: ClassVar[str] = "transformer"
+    process: ClassVar[str] = "flow"
+    settings: ClassVar[tuple[str, ...]] = ("shift", "labels")
+    predicts: ClassVar[tuple[str, ...]] = ("flow",)
+    length: ClassVar[int] = 120
     """Tokens of a prompt in the pipeline."""
 
     def make(self, **config: Any) -> nn.Module:

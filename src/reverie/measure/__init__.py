@@ -6,6 +6,7 @@ from reverie.measure.frechet import frechet_distance
 from reverie.measure.judge import Judge, judge
 from reverie.measure.judge_shapes import SceneJudge, scene_judge
 from reverie.measure.kernel import kernel_distance
+from reverie.measure.memorised import memorised
 from reverie.measure.nearest import nearest_distance
 from reverie.measure.scene import read
 from reverie.measure.sliced import Sliced, sliced_wasserstein
@@ -26,6 +27,7 @@ __all__ = [
     "frechet_distance",
     "judge",
     "kernel_distance",
+    "memorised",
     "nearest_distance",
     "prompts",
     "read",

@@ -187,7 +187,7 @@ MANY = {"two-level": 4}
 """Those of them that take several, with commas: how many at most."""
 
 
-def _named(grid: str) -> tuple[str, Callable[..., Tensor], bool]:
+def named(grid: str) -> tuple[str, Callable[..., Tensor], bool]:
     """Name, function and whether it places nodes itself; the number after a colon is the grid's parameter: "karras:5", "leading:1"."""
     name, colon, number = grid.partition(":")
     if name not in GRIDS and name not in PLACED:
@@ -251,7 +251,7 @@ def nodes(
                 f"a grid given by its values begins and ends where they do; leave out span, got {span!r}"
             )
         return _literal(p, grid, steps)
-    name, curve, placed = _named(grid)
+    name, curve, placed = named(grid)
     if steps is None:
         raise ArgumentError("give steps=N (N + 1 nodes) or nfe= (a budget of model calls)")
     try:

@@ -110,7 +110,8 @@ def sample(
     Args:
         shape: of one state; by default the model's.
         solver, steps, nfe, grid, end, span, options: see `plan_for`. plan: a compiled plan instead.
-        span, init: image-to-image: data `(n, *shape)` (not encoded), noised to the span's first time, from which the run goes on.
+        span, init: image-to-image: data `(n, *shape)` (not encoded), noised to the span's first time, from which the run goes on. Without `init` a
+            span below 1 needs a hook that sets the start (`solve.starts`).
         guide: anything that maps a model to a model, e.g. `rv.guide.CFG(4.0)`.
         cond: what the network is conditioned on; tensors with first dimension n are per sample.
         seed, start, index: sample ids are start .. start + n - 1, or those of `index`; an id and a seed determine a sample.
@@ -194,8 +195,10 @@ def sample_blocks(
             raise ShapeError(f"init has {len(init)} samples for a job of {n}")
         if m.codec is None and m.shape is not None and tuple(init.shape[1:]) != m.shape:
             raise ShapeError(f"init has samples of shape {tuple(init.shape[1:])}; {m.name} makes {m.shape}")
-    elif span[0] != 1.0:
-        raise ArgumentError(f"span starts at {span[0]}, below the noise end; give init= (the data to start from)")
+    elif span[0] != 1.0 and not _begun(hooks):
+        raise ArgumentError(
+            f"span starts at {span[0]}, below the noise end; give init= (the data to start from), or a hook that sets the start (AnalyticInit, ...)"
+        )
     elif state is None:
         raise ShapeError(
             "the model does not know its state's shape; give shape=(channels, height, width), without the batch"
@@ -222,6 +225,12 @@ def sample_blocks(
         with torch.no_grad():
             done = m.decode(x) if decode else x
         yield positions, done[torch.tensor(rows, device=done.device)]
+
+
+def _begun(hooks: Any) -> bool:
+    """Whether a hook sets the state that a run starts from, see `solve.starts`."""
+    every = hooks if isinstance(hooks, list | tuple | set | frozenset) else (hooks,)
+    return any(getattr(h, "begins", False) for h in every)
 
 
 def _ids(n: int, start: int, index: Sequence[int] | None) -> list[int]:

@@ -1,0 +1,5 @@
+"""Restoration: pictures from damaged ones."""
+
+from reverie.restore.optimal_start import FixedStart, OptimalStart, optimal_start
+
+__all__ = ["FixedStart", "OptimalStart", "optimal_start"]
