@@ -15,7 +15,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
     [
         ("index.md", 2, "dpmpp-2m"),
         ("nouns.md", 12, "dpmpp-2m"),
-        ("sampling.md", 5, "unipc-3"),
+        ("sampling.md", 4, "unipc-3"),
+        ("starts.md", 7, "tensor("),
         ("claims.md", 4, "mixture/10"),
         ("training.md", 4, ""),
         ("tuning.md", 4, "fitted to mixture; error"),

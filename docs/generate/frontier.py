@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from reverie.papers.figure import INK, element
+from generate.plot import BLUE, GREY, INK, framed, legend, titled
 
 __all__ = ["MARK", "frontier"]
 
@@ -21,7 +21,7 @@ _NAMES = {
     "shapes": "shapes, guidance 5",
     "separated": "separated mixture",
 }
-_PEER, _TUNED = "#8d8d96", "#3f7fe0"
+_PEER, _TUNED = GREY, BLUE
 
 
 def frontier() -> str:
@@ -30,8 +30,7 @@ def frontier() -> str:
     settings = [s for s in _NAMES if any(key.rsplit("-", 1)[0] == s for key in kept)]
     seeds = {s: [v for key, v in sorted(kept.items()) if key.rsplit("-", 1)[0] == s] for s in settings}
     said = "Errors of tuned plans and of the best classical plan over evaluations; every tuned curve lies below."
-    figure = element(_draw(seeds), "frontier").replace("<svg", f'<svg role="img" aria-label="{said}"', 1)
-    return f'<figure class="plot">{figure}</figure>\n\n{_table(seeds)}'
+    return f"{framed(_draw(seeds), 'frontier', said)}\n\n{_table(seeds)}"
 
 
 def _draw(seeds: dict[str, list[Any]]) -> Any:
@@ -58,18 +57,11 @@ def _draw(seeds: dict[str, list[Any]]) -> Any:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_title(_NAMES[setting], loc="left", fontsize=10.5, fontweight="bold", color=INK)
-        axes.set_xlabel("evaluations of the model")
+        titled(axes, _NAMES[setting])
+        axes.set_xlabel("evaluations of the model", color=INK)
         axes.grid(color=INK, alpha=0.1, lw=0.7)
-        axes.tick_params(colors=INK, length=0, pad=5)
-        for part in (axes.xaxis.label, axes.yaxis.label):
-            part.set_color(INK)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        legend = axes.legend(frameon=False, fontsize=9)
-        for text in legend.get_texts():
-            text.set_color(INK)
-    figure.axes[0].set_ylabel("median distance to the exact solution")
+        legend(axes)
+    figure.axes[0].set_ylabel("median distance to the exact solution", color=INK)
     return figure
 
 

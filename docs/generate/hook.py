@@ -13,11 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT / "docs") not in sys.path:
     sys.path.insert(0, str(ROOT / "docs"))  # stays, so that mkdocstrings finds `generate.extension`
 
+from generate import bridge, expressway, frontier, stability  # noqa: E402
 from generate.contents import ROOT_FILES, SECTIONS  # noqa: E402
-from generate.frontier import MARK, frontier  # noqa: E402
 from generate.page import Page  # noqa: E402
 
 _made: dict[str, list[Page]] = {}
+_FIGURES = {
+    frontier.MARK: frontier.frontier, stability.MARK: stability.stability, expressway.MARK: expressway.expressway, bridge.MARK: bridge.bridge,
+}  # fmt: skip
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -38,7 +41,10 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
     """Put figures where a page has their mark."""
-    return markdown.replace(MARK, frontier()) if MARK in markdown else markdown
+    for mark, draw in _FIGURES.items():
+        if mark in markdown:
+            markdown = markdown.replace(mark, draw())
+    return markdown
 
 
 def _written_out(nav: Any) -> Any:
