@@ -101,6 +101,16 @@ def test_far_targets_and_many() -> None:
     assert torch.equal(many.cell(z), (z @ (many.targets - many.targets.mean(0)).T).argmax(1))
 
 
+def test_two_targets_that_nearly_coincide() -> None:
+    """The mean of a round's heights may leave one of the two nothing where its last heights do not: then the steps get shorter still."""
+    y = normal(12, 2, 0)
+    y[1] = y[0] + torch.tensor([1e-4, 0.0])
+    for seed in (0, 1):
+        masses = SemiDiscrete.fit(y, seed=seed, patience=20).masses(50_000)
+        assert masses.min() > 0
+        assert float(masses[:2].sum()) == pytest.approx(1 / 6, rel=0.1)
+
+
 def test_what_the_fit_reports() -> None:
     ot = fitted()
     assert ot.draws == 10 * N * 8

@@ -16,7 +16,7 @@ from . import reference as ref
 
 ORDERS = {
     "lcm": 0, "euler": 1, "ddim": 1, "ddpm": 1, "euler-a": 1, "euler-maruyama": 1, "pc": 1, "deis-1": 1, "dpm-1": 1,
-    "dpmpp-2m-hb": 1, "ghvb": 2, "evodiff": 2,
+    "dpmpp-2m-hb": 1, "bdia": 1, "ghvb": 2, "evodiff": 2,
     "heun": 2, "kdpm-2": 2, "kdpm-2-a": 2, "dpm-2s": 2, "dpmpp-2s": 2, "dpmpp-2s-sde": 2, "dpm-2m": 2, "dpmpp-2m": 2, "dpmpp-2m-sde": 2,
     "dpmpp-3m-sde": 2, "pndm": 2, "ipndm": 2, "usf": 2, "restart": 2, "deis-2": 2, "unipc-1": 2, "sa-solver": 2,
     "dpm-3s": 3, "dpm-fast": 3, "dpmpp-3m": 3, "rk-deis": 3, "deis-3": 3, "unipc-2": 3, "dc-solver": 3, "dpm-v3": 3,

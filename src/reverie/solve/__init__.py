@@ -10,8 +10,10 @@ from reverie.solve.context import Run
 from reverie.solve.dmcmc import Chains, denoising_langevin, denoising_mcmc
 from reverie.solve.dpm_ot import SemiDiscrete, TransportStart
 from reverie.solve.fine import Fine
+from reverie.solve.gradients import Adjoint
 from reverie.solve.grids import ENDS, GRIDS, Node, nodes
 from reverie.solve.interpolant import interpolant_plan
+from reverie.solve.inverse import amplification
 from reverie.solve.levels import exact_levels, level_loss, noise_levels
 from reverie.solve.likelihood import Likelihood, log_likelihood, sample_with_likelihood
 from reverie.solve.line import Line, given, noise, one, prediction, state
@@ -41,6 +43,7 @@ __all__ = [
     "ENDS",
     "GRIDS",
     "SOLVERS",
+    "Adjoint",
     "AnalyticInit",
     "BellmanGrid",
     "Captured",
@@ -67,6 +70,7 @@ __all__ = [
     "Teleport",
     "TransportStart",
     "Unrolled",
+    "amplification",
     "bellman_grid",
     "capture",
     "check_order",
@@ -111,6 +115,6 @@ __all__ = [
 # Registered in the order in which they are listed.
 for _family in (
     "ddim", "heun", "kdpm", "singlestep", "multistep", "unipc", "dpm_v3", "dc", "usf", "deis", "pndm", "sa", "langevin", "restart", "consistency",
-    "adaptive", "two_level", "ghvb", "evodiff",
+    "adaptive", "two_level", "ghvb", "evodiff", "bdia",
 ):  # fmt: skip
     importlib.import_module(f"reverie.solve.{_family}")

@@ -64,6 +64,8 @@ class Run:
         self._drawn: dict[int, Tensor] = {}
         self._noises = 0
         self._pred: Prediction | None = None
+        self.recompute = False
+        """Whether evaluations are made again for the gradient."""
         self.made: dict[tuple[int, int], Tensor] = {}
         """Predictions in the plan's kind that the fold has made once, by (stage, head)."""
 

@@ -126,7 +126,9 @@ class SemiDiscrete:
             full = bool((hits > 0).all())
             if since > (patience if full else 4 * patience):  # a far target's height has a long way to go
                 if done >= rounds and full:
-                    break
+                    fresh = _normal(noise, count, d, k + 1, rows)
+                    if bool((_hits(rows, mean / seen, fresh) > 0).all()):  # or a pair of near targets asks for more
+                        break
                 done, lr, best, since = done + 1, lr * decay, math.inf, 0
                 count = 2 * count if done <= rounds else count
                 mean, seen = torch.zeros_like(h), 0

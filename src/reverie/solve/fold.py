@@ -26,7 +26,7 @@ from reverie.model import Affine, Model
 from reverie.solve.line import Coef, Key
 from reverie.solve.plan import Plan, Stage, serving
 
-__all__ = ["Folded", "FoldedStage", "fold", "fold_stage"]
+__all__ = ["Folded", "FoldedStage", "affine", "fold", "fold_stage"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -106,7 +106,7 @@ def fold(plan: Plan, model: Model | Mapping[str, Model]) -> Folded:
     return plan._folds[key]
 
 
-def _affine(plan: Plan, j: int, head: int, stage: Stage, model: Model) -> Affine:
+def affine(plan: Plan, j: int, head: int, stage: Stage, model: Model) -> Affine:
     """(P, R, Q) of a prediction of stage j."""
     targets = [t for t in model.targets if t is not None]
     if head >= len(targets):
@@ -127,7 +127,7 @@ def _made_once(plan: Plan, served: Mapping[int, Model]) -> dict[tuple[int, int],
         for key in terms:
             if key[0] == "p" and ("x", key[1]) not in terms and terms[key] != 0.0:
                 alone[key[1:]] = alone.get(key[1:], 0) + 1
-    many = {key: _affine(plan, *key, plan.table[key[0]], served[key[0]]) for key, n in alone.items() if n > 2}
+    many = {key: affine(plan, *key, plan.table[key[0]], served[key[0]]) for key, n in alone.items() if n > 2}
     return {key: a for key, a in many.items() if a.x != 0.0 and a.y == 0.0}
 
 
@@ -155,7 +155,7 @@ def fold_stage(
         if (j, head) in once:
             add(("m", j, head), c)
             continue
-        a = _affine(plan, j, head, table[j], served[j])
+        a = affine(plan, j, head, table[j], served[j])
         add(("x", j), c * a.x)
         add(("p", j, head), c * a.raw)
         add(("i", "y"), c * a.y)

@@ -195,6 +195,29 @@ class Plan:
 
         return repeat(self, times, length, first, last)
 
+    def inverse(self, limit: float = 1e3) -> Plan:
+        """The plan from its last states back to the first, by algebra and at the same cost, where its rows can be solved for their oldest state.
+
+        Run it from the last state, with the one before as an input: `run(plan.inverse(), m, x[-1], inputs={"before": x[-2]}, record="x")`. The last
+        state that it makes is the noise; the one before it goes with it.
+
+        Args:
+            limit: of the amplification, the factor by which an error of those states grows at most (`solve.amplification`).
+
+        Raises `ArgumentError` for a plan that has no explicit inverse, and above the limit.
+
+        >>> import torch, reverie as rv
+        >>> o = rv.oracle.Gaussian([0.0, 1.0], torch.eye(2), process=rv.process.vp())
+        >>> plan, z = rv.solve.plan("bdia", o.process, steps=10), torch.tensor([[0.3, -1.0]], dtype=torch.float64)
+        >>> x, kept = rv.run(plan, o, z, record="x")
+        >>> back = rv.run(plan.inverse(), o, x, inputs={"before": kept["x"][-1]})
+        >>> bool((back - z).abs().max() < 1e-12)
+        True
+        """
+        from reverie.solve.inverse import inverse
+
+        return inverse(self, limit)
+
     def __str__(self) -> str:
         from reverie.solve.show import show
 

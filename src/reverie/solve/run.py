@@ -8,26 +8,31 @@ fails, the run is repeated with a sum a stage, to name the stage.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from reverie.base import ArgumentError, Noise, NonFiniteError, ShapeError
+from reverie.base import ArgumentError, Noise, NonFiniteError, ShapeError, unknown
 from reverie.model import Model, conditions
 from reverie.solve.context import Run, seeded
 from reverie.solve.fold import Folded, FoldedStage, fold, fold_stage
 from reverie.solve.origin import check_origin
 from reverie.solve.plan import RULES, Plan, Stage, check_stage, serving
 
+if TYPE_CHECKING:
+    from reverie.solve.gradients import Adjoint
+
 __all__ = ["EVENTS", "handlers_of", "run", "stages", "static_jobs"]
 
 EVENTS = ("start", "before", "predicted", "after", "end")
 _RECORDS = ("x", "x0", "eps", "v", "flow", "score", "t")
+GRADS = ("full", "checkpoint", "reversible", "adjoint")
 _WINDOW = 12
 """How many past states and predictions a dynamic plan may refer to."""
 
@@ -46,7 +51,7 @@ def run(
     noise: int | Noise | Tensor | Callable[[int], Tensor] = 0,
     index: Sequence[int] | Tensor | None = None,
     inputs: Mapping[str, Tensor] | None = None,
-    grad: str | None = None,
+    grad: str | Adjoint | None = None,
     record: Sequence[str] = (),
     progress: bool = False,
 ) -> Any:
@@ -61,7 +66,9 @@ def run(
         noise: seed, `Noise`, a tensor `(draws, B, *shape)`, or a function of the draw's number, for stochastic plans.
         index: sample ids `(B,)`, by default 0 .. B-1: they key the noise.
         inputs: the named tensors that the plan asks for, `(B, ...)` or broadcastable to the state.
-        grad: None (no gradients) or "full" (through every operation).
+        grad: None (no gradients); "full" (through every operation); "checkpoint" (evaluations are made again for it); "reversible" and "adjoint", or
+            an `Adjoint`, in flat memory, without hooks and record; see `solve.gradients`. To the initial state, conditions, inputs, weights, and
+            whatever else the model's answer depends on.
         record: any of "x", "x0", "eps", "v", "flow", "score", "t"; the answer is then `(x, {name: [one entry a stage]})`
             (None where a stage does not ask the model; "x" is the state that the stage begins with).
         progress: show a line of progress on stderr.
@@ -81,6 +88,7 @@ def run(
     """
     x = _check(plan, model, x, grad)
     ctx, batch = Run(plan, model, x), x.shape[0]
+    ctx.recompute = grad == "checkpoint"
     first = model if isinstance(model, Model) else next(iter(model.values()))
     ctx.cond = conditions(cond, batch, first.null, x.device)
     if index is not None:
@@ -94,8 +102,15 @@ def run(
     if names and (wrong := set(names) - set(_RECORDS)):
         raise ArgumentError(f"record knows {', '.join(_RECORDS)}, not {sorted(wrong)}")
     kept: dict[str, list[Any]] = {name: [] for name in names}
+    if grad not in (None, "full", "checkpoint"):
+        if names or any(handlers.values()):
+            raise ArgumentError(f"grad={grad!r} goes without hooks and record; grad='checkpoint' takes both")
+        again = functools.partial(run, plan, model, noise=ctx.noise, index=index, inputs=inputs, progress=progress)
+        from reverie.solve.gradients import through
+
+        return through(plan, model, x, ctx.cond, ctx.inputs, grad, lambda x, hook: again(x, cond=cond, hooks=hook))  # type: ignore[arg-type]
     ids, every = ctx._index, any(handlers.values()) or bool(names) or plan.rule is not None
-    with torch.set_grad_enabled(grad == "full"):
+    with torch.set_grad_enabled(grad is not None):
         sums = _loop(ctx, handlers, kept, progress, every)
         if not _finite(sums):
             ids = torch.arange(batch) if ids is None else ids
@@ -147,7 +162,8 @@ def stages(
                 label = label[: len(x)]
             if every:
                 calls, forwards = model.calls, model.forwards
-            said = model.raw(x, f.stage.t, label, ctx.cond, f.stage.args, f.c_in, run=ctx)  # type: ignore[arg-type]
+            ask = _again(ctx, model) if ctx.recompute else model.raw
+            said = ask(x, f.stage.t, label, ctx.cond, f.stage.args, f.c_in, run=ctx)  # type: ignore[arg-type]
             if every:
                 spent["calls"] += model.calls - calls
                 spent["forwards"] += model.forwards - forwards
@@ -183,6 +199,21 @@ def stages(
     if progress:
         sys.stderr.write("\n")
     return sums
+
+
+def _again(ctx: Run, model: Model) -> Callable[..., tuple[Tensor, ...]]:
+    """The model's call, made again in the backward pass."""
+    from torch.utils.checkpoint import checkpoint
+
+    def ask(x: Tensor, *args: Any, **more: Any) -> tuple[Tensor, ...]:
+        said: tuple[Tensor, ...] = checkpoint(model.raw, x, *args, use_reentrant=False, **more)
+        if ctx.memory:
+            raise ArgumentError(
+                "a guide keeps state during the run, which a second call would change; take grad='full'"
+            )
+        return said
+
+    return ask
 
 
 def _label_dtype(x: Tensor) -> torch.dtype:
@@ -270,8 +301,10 @@ def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str 
         raise ArgumentError(f"plan must be a Plan (rv.solve.plan(...)), got {type(plan).__name__}")
     if not isinstance(x, Tensor) or x.ndim < 1 or x.shape[0] < 1:
         raise ShapeError("the initial state is a tensor (B, *shape) with B >= 1")
-    if grad not in (None, "full"):
-        raise ArgumentError(f"grad must be None or 'full', got {grad!r}")
+    if isinstance(grad, str) and grad not in GRADS:
+        raise unknown("grad", grad, GRADS)
+    if not (grad is None or isinstance(grad, str) or type(grad).__name__ == "Adjoint"):
+        raise ArgumentError(f"grad is one of {', '.join(GRADS)}, an Adjoint or None, got {grad!r:.100}")
     for m in (model,) if isinstance(model, Model) or not isinstance(model, Mapping) else model.values():
         if not isinstance(m, Model):
             raise ArgumentError(f"model must be a Model (rv.Model(net, process, predicts=...)), got {type(m).__name__}")
