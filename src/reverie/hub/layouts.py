@@ -117,7 +117,7 @@ class PixArt:
             )
         return made
 
-    def scheduler(self, predicts: str, shift: float = 1.0, labels: int = 1000) -> Any:
+    def scheduler(self, predicts: str, *, shift: float = 1.0, labels: int = 1000, **settings: Any) -> Any:
         """A `DPMSolverMultistepScheduler` on the straight path; `PixArtAlphaPipeline` cannot run the FlowMatch schedulers."""
         try:
             from diffusers import DPMSolverMultistepScheduler
@@ -125,6 +125,8 @@ class PixArt:
             raise missing() from None
         if predicts not in self.predicts:
             raise unknown("prediction type of a flow's pipeline", predicts, self.predicts)
+        if settings:
+            raise unknown("setting of a flow's noise", next(iter(settings)), self.settings)
         if not shift > 0:
             raise ArgumentError(f"shift is positive, got {shift!r}")
         return DPMSolverMultistepScheduler(

@@ -99,7 +99,7 @@ def through(
     else:
         back = _ReversibleBack(plan, model, cond, inputs, window(plan))
     leaves += _parameters(back, x, leaves)
-    made: Tensor = _Through.apply(back, forward, x, *leaves)  # type: ignore[no-untyped-call]
+    made: Tensor = _Through.apply(back, forward, x, *leaves)
     return made
 
 
@@ -107,7 +107,7 @@ class _Through(torch.autograd.Function):
     """The run as one operation of autograd."""
 
     @staticmethod
-    def forward(ctx: Any, back: _Back, forward: Forward, x: Tensor, *leaves: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, back: _Back, forward: Forward, x: Tensor, *leaves: Tensor) -> Tensor:
         kept = _Last(back.keeps, x, outer=back.outer)
         made = forward(x.detach(), kept).clone()
         ctx.back, ctx.count = back, len(kept.states)
@@ -116,7 +116,7 @@ class _Through(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> Any:
         saved = ctx.saved_tensors
         first, grads = ctx.back.run(saved[: ctx.count], g, saved[ctx.count :])
         return None, None, first, *grads

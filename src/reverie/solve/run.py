@@ -105,10 +105,10 @@ def run(
     if grad not in (None, "full", "checkpoint"):
         if names or any(handlers.values()):
             raise ArgumentError(f"grad={grad!r} goes without hooks and record; grad='checkpoint' takes both")
-        again = functools.partial(run, plan, model, noise=ctx.noise, index=index, inputs=inputs, progress=progress)
+        bare = functools.partial(run, plan, model, noise=ctx.noise, index=index, inputs=inputs, progress=progress)
         from reverie.solve.gradients import through
 
-        return through(plan, model, x, ctx.cond, ctx.inputs, grad, lambda x, hook: again(x, cond=cond, hooks=hook))  # type: ignore[arg-type]
+        return through(plan, model, x, ctx.cond, ctx.inputs, grad, lambda x, hook: bare(x, cond=cond, hooks=hook))  # type: ignore[arg-type]
     ids, every = ctx._index, any(handlers.values()) or bool(names) or plan.rule is not None
     with torch.set_grad_enabled(grad is not None):
         sums = _loop(ctx, handlers, kept, progress, every)
@@ -296,7 +296,7 @@ def _input(name: str, value: Tensor, x: Tensor) -> Tensor:
         raise ShapeError(f"input {name!r} of shape {tuple(value.shape)} for states {tuple(x.shape)}") from None
 
 
-def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str | None) -> Tensor:
+def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str | Adjoint | None) -> Tensor:
     if not isinstance(plan, Plan):
         raise ArgumentError(f"plan must be a Plan (rv.solve.plan(...)), got {type(plan).__name__}")
     if not isinstance(x, Tensor) or x.ndim < 1 or x.shape[0] < 1:
