@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -124,3 +127,18 @@ def test_it_can_be_differentiated() -> None:
     m = rv.Model(lambda x, t: 3 * x, rv.process.flow(), predicts="flow")
     m(x, 0.5).x0.sum().backward()
     torch.testing.assert_close(x.grad, torch.full((2, 3), 1 - 0.5 * 3))
+
+
+def test_a_prediction_keeps_nothing_once_it_is_gone() -> None:
+    """No cycle: a graph of gradients is freed with the last name for it, not when the collector comes."""
+    m = rv.Model(lambda x, t: (torch.tanh(x), torch.sin(x)), rv.process.vp(), predicts=("x0", "eps"))
+    said = m(torch.ones(2, 3, requires_grad=True), 0.5)
+    assert said.heads[0] is said
+    assert said.heads[1].raw is not said.raw
+    watched = [weakref.ref(said.raw), weakref.ref(said.heads[1].raw), weakref.ref(said.x0)]
+    gc.disable()
+    try:
+        del said
+        assert [w() for w in watched] == [None] * 3
+    finally:
+        gc.enable()

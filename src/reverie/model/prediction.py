@@ -22,8 +22,7 @@ class Prediction:
         x: the state `(B, *shape)`.
         t: the time, float, `(B,)`, or broadcastable to the state.
         raw: the network's output in its own type, `(B, *shape)`.
-        heads: predictions of further heads (the first is this one); `variance` is the raw variance head, if there is
-            one.
+        heads: predictions of all heads (the first is this one); `variance` is the raw variance head, if there is one.
 
     Reading raises `ArgumentError` where the quantity cannot be derived (x0 from eps at alpha = 0, eps from x0 at
     sigma = 0).
@@ -34,7 +33,7 @@ class Prediction:
     tensor([[1., 1.]])
     """
 
-    __slots__ = ("_cache", "heads", "process", "raw", "t", "target", "variance", "x", "y")
+    __slots__ = ("_cache", "_further", "process", "raw", "t", "target", "variance", "x", "y")
 
     def __init__(
         self,
@@ -48,9 +47,14 @@ class Prediction:
         variance: Tensor | None = None,
     ) -> None:
         self.x, self.t, self.raw, self.target, self.process, self.y = x, t, raw, target, process, y
-        self.heads: tuple[Prediction, ...] = (self, *heads)
+        self._further = tuple(heads)  # without itself: a cycle would keep the graph until the collector comes
         self.variance = variance
         self._cache: dict[Target, Tensor] = {}
+
+    @property
+    def heads(self) -> tuple[Prediction, ...]:
+        """Predictions of all heads, this one first."""
+        return (self, *self._further)
 
     def as_(self, kind: str | Target) -> Tensor:
         """The quantity `kind` (a name or a Target), `(B, *shape)`."""
@@ -113,7 +117,7 @@ class Prediction:
             raw = raw - _times(self.y, a.y)
         raw = raw if _one(a.raw) else raw / _as(a.raw, raw)
         replaced = Prediction(
-            self.x, self.t, raw, self.target, self.process, self.y, heads=self.heads[1:], variance=self.variance
+            self.x, self.t, raw, self.target, self.process, self.y, heads=self._further, variance=self.variance
         )
         replaced._cache[want] = value
         return replaced
