@@ -17,6 +17,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         ("nouns.md", 12, "dpmpp-2m"),
         ("sampling.md", 4, "unipc-3"),
         ("starts.md", 7, "tensor("),
+        ("gradients.md", 5, ""),
         ("claims.md", 4, "mixture/10"),
         ("training.md", 4, ""),
         ("tuning.md", 4, "fitted to mixture; error"),

@@ -13,13 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT / "docs") not in sys.path:
     sys.path.insert(0, str(ROOT / "docs"))  # stays, so that mkdocstrings finds `generate.extension`
 
-from generate import bridge, expressway, frontier, stability  # noqa: E402
+from generate import bridge, expressway, frontier, gradients, stability  # noqa: E402
 from generate.contents import ROOT_FILES, SECTIONS  # noqa: E402
 from generate.page import Page  # noqa: E402
 
 _made: dict[str, list[Page]] = {}
 _FIGURES = {
     frontier.MARK: frontier.frontier, stability.MARK: stability.stability, expressway.MARK: expressway.expressway, bridge.MARK: bridge.bridge,
+    gradients.MARK: gradients.gradients,
 }  # fmt: skip
 
 

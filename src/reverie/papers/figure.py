@@ -176,7 +176,7 @@ def _forest(axes: Any, record: Record, ratios: bool, cases: Sequence[Any], ink: 
     if ratios:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{2.0**v:g}x" if v >= 0 else f"1/{2.0**-v:g}"))
     controls = "cross: the null control" + ("; plus: the positive one" if any(c.get("ideal") for c in cases) else "")
-    axes.set_xlabel(f"effect, {'in units of' if ratios else 'less'} what was asked (line); {controls}")
+    axes.set_xlabel(f"effect, {'in units of' if ratios else 'less'} what was asked (line)\n{controls}")
     axes.grid(axis="x", color=ink, alpha=0.1, lw=0.7)
     _plain(axes, ink)
 

@@ -271,6 +271,7 @@ def _wrap(entry: Solver, process: Process, at: Sequence[Node], grid: str, end: s
         table.rule,
         table.bound,
         papers=tuple(getattr(entry.build, "__papers__", ()))
+        + tuple(getattr(type(process), "__papers__", ()))
         + papers_of(grid)
         + tuple(getattr(entry.build, "__cites__", ())),
     )
