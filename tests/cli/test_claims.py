@@ -151,7 +151,7 @@ def test_nothing_to_run(call):
         (("deis", "--room", "solve"), "give slugs (deis), or --room, --stale, --all, not both"),
         (("deis", "--all"), "not both"),
         (("deis", "--stale"), "not both"),
-        ((), "name a claim (score-sde, "),
+        ((), "name a claim ("),
         (("dpmsolver",), "unknown paper 'dpmsolver'; did you mean 'dpm-solver'"),
         (("dc-solver",), "'dc-solver' has no claim yet; those that have one: "),
         (("--room", "solv"), "unknown room 'solv'; did you mean 'solve'"),
