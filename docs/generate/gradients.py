@@ -26,7 +26,7 @@ def gradients() -> str:
             "| --- " * (len(steps) + 1) + "|",
         ]
         for mode, rows in modes.items():
-            cells = [f"{_error(r['error'])}, {r['bytes'] / 1e6:.1f} MB, {r['time']:.1f}" for r in rows.values()]
+            cells = [f"{_error(r['error'])}<br>{r['bytes'] / 1e6:.1f} MB, {r['time']:.1f}x" for r in rows.values()]
             lines.append(f"| {mode} | " + " | ".join(cells) + " |")
         lines.append("")
     return (
