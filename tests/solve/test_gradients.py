@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import reverie as rv
 from reverie.base import ArgumentError, UnknownNameError
-from reverie.solve.gradients import Adjoint
+from reverie.solve import Adjoint
 
 from . import reference as ref
 
@@ -124,6 +124,20 @@ def test_gradients_of_digits_agree() -> None:
         got[mode] = torch.autograd.grad(x[:, :, :4].sum(), leaf)[0]
     for mode in ("checkpoint", "reversible"):
         assert float((got[mode] - got["full"]).norm() / got["full"].norm()) < 1e-4
+
+
+def test_a_degraded_input_and_a_condition_that_was_computed_get_their_gradients() -> None:
+    p = rv.process.mean_reverting()
+    m = rv.Model(Net(), p, "x0", label=lambda t: t / p.t_max)
+    g = torch.Generator().manual_seed(1)
+    z, w, v = (torch.randn(n, dtype=torch.float64, generator=g) for n in ((3, D), (3, 16), (3, D)))
+    plan, got = rv.solve.plan("bdia", p, steps=6), {}
+    for mode in ("full", "checkpoint", "reversible"):
+        a, b = w.clone().requires_grad_(), v.clone().requires_grad_()
+        x = rv.run(plan, m, z, cond={"c": 2 * a}, inputs={"y": b.tanh()}, grad=mode)
+        got[mode] = list(torch.autograd.grad(x.square().sum(), [a, b]))
+    assert furthest(got["checkpoint"], got["full"]) < 1e-11
+    assert furthest(got["reversible"], got["full"]) < 1e-8
 
 
 def test_no_gradient_is_made_where_none_is_asked_for() -> None:

@@ -21,7 +21,7 @@ from reverie.base import ArgumentError, TimeError
 from reverie.process import Process
 from reverie.solve import Plan, Stage, prediction, state
 
-__all__ = ["ascent"]
+__all__ = ["ascent", "nodes_of"]
 
 
 def ascent(process: Process, times: Sequence[float], rounds: int = 0) -> Plan:
@@ -60,3 +60,12 @@ def ascent(process: Process, times: Sequence[float], rounds: int = 0) -> Plan:
     return Plan(
         "ascent", process, tuple(stages), float(times[0]), ("eps",), options={"rounds": rounds}, papers=("ddim",)
     )
+
+
+def nodes_of(times: Plan | Sequence[float]) -> tuple[float, ...]:
+    """Falling times, or those of a plan.
+
+    >>> nodes_of([0.5, 0.1])
+    (0.5, 0.1)
+    """
+    return times.times if isinstance(times, Plan) else tuple(map(float, times))

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, implements
-from reverie.edit.ascent import ascent
+from reverie.edit.ascent import ascent, nodes_of
 from reverie.model import Model, conditions
 from reverie.solve import Plan, run
 
@@ -65,7 +65,7 @@ def dci(
     """
     if not 0 <= reach < math.inf or isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
         raise ArgumentError(f"reach >= 0 and a whole number of rounds >= 0 are needed, got {reach!r} and {rounds!r}")
-    falling = times.times if isinstance(times, Plan) else tuple(map(float, times))
+    falling = nodes_of(times)
     p, told = m.process, conditions(cond, len(x0), m.null, x0.device)
     dims, length = tuple(range(1, x0.ndim)), reach * math.sqrt(x0[0].numel()) / 128
     x, states = x0, []

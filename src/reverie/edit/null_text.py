@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, implements
-from reverie.edit.ascent import ascent
+from reverie.edit.ascent import ascent, nodes_of
 from reverie.guide import CFG
 from reverie.model import Model, conditions
 from reverie.solve import Plan, run
@@ -91,7 +91,7 @@ def null_text(
     >>> bool((found.replay(m, c) - x).abs().max() < 0.1 * (plain.replay(m, c) - x).abs().max())
     True
     """
-    falling = times.times if isinstance(times, Plan) else tuple(map(float, times))
+    falling = nodes_of(times)
     if m.null is None:
         raise ArgumentError(f"{m.name} has no null condition, which is what null-text inversion bends")
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
@@ -103,7 +103,7 @@ def null_text(
     if rounds and not free:
         raise ArgumentError(f"the null condition of {m.name} has no floating tensor to optimise; embed classes first")
     with torch.no_grad():
-        anchor = [x0, *_states(ascent(m.process, falling[::-1], fixed), m, x0, told, fixed)][::-1]
+        anchor = [x0, *_states(ascent(m.process, falling[::-1], fixed), m, x0, told)][::-1]
     z, nulls, errors, took = anchor[0], [], [], []
     for i, step in enumerate(_steps(m, falling)):
         u = {name: v.detach().clone() if isinstance(v, Tensor) else v for name, v in u.items()}
@@ -134,19 +134,7 @@ def _steps(m: Model, falling: tuple[float, ...]) -> list[Plan]:
     return [compile_plan("ddim", m.process, grid=[a, b]) for a, b in pairwise(falling)]
 
 
-def _states(up: Plan, m: Model, x0: Tensor, cond: Mapping[str, Any], rounds: int) -> list[Tensor]:
-    """The states at the nodes of the way up."""
-    keep = _Keep()
-    run(up, m, x0, cond=cond, hooks=keep)
-    return keep.states
-
-
-class _Keep:
-    """A hook that keeps the states at nodes."""
-
-    def __init__(self) -> None:
-        self.states: list[Tensor] = []
-
-    def after(self, ctx: Any) -> None:
-        if not ctx.stage.inner:
-            self.states.append(ctx.x)
+def _states(up: Plan, m: Model, x0: Tensor, cond: Mapping[str, Any]) -> list[Tensor]:
+    """The states at the nodes of the way up, above the first."""
+    last, kept = run(up, m, x0, cond=cond, record="x")
+    return [x for x, stage in zip([*kept["x"][1:], last], up.table, strict=True) if not stage.inner]

@@ -2,6 +2,7 @@
 
 import importlib
 
+from reverie.solve.adjoint import Adjoint
 from reverie.solve.analytic_init import AnalyticInit
 from reverie.solve.bridges.linear import LinearSDE
 from reverie.solve.bridges.multimarginal import MultiBridge, multimarginal_bridge
@@ -10,7 +11,6 @@ from reverie.solve.context import Run
 from reverie.solve.dmcmc import Chains, denoising_langevin, denoising_mcmc
 from reverie.solve.dpm_ot import SemiDiscrete, TransportStart
 from reverie.solve.fine import Fine
-from reverie.solve.gradients import Adjoint
 from reverie.solve.grids import ENDS, GRIDS, Node, nodes
 from reverie.solve.interpolant import interpolant_plan
 from reverie.solve.inverse import amplification

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from reverie.base import PRIOR, ArgumentError, Noise, NonFiniteError, ShapeError, implements, unknown
+from reverie.base.checks import at_least
 from reverie.model import Cond, Model, conditions, select
 from reverie.model.conditions import unwrap
 from reverie.process import Process
@@ -190,7 +191,8 @@ def denoising_langevin(
         raise ShapeError(f"level must be ({len(y)},) integers in 0 .. {len(law.levels) - 1}, got {level!r:.100}")
     told = _Told(ids, conditions(cond, len(y), m.null, y.device), hooks, {})
     level = level.cpu()
-    for stage in range(first, first + _whole("moves", moves, 0)):
+    at_least(moves=(moves, 0))
+    for stage in range(first, first + moves):
         y, level = law.move(y, level, told, stage)
     return y, level
 
@@ -289,13 +291,10 @@ def denoising_mcmc(
     """
     guided, p = m if guide is None else m | guide, m.process
     law = _Law(guided, _levels(p, levels), classify, pick, eta, relative, Noise(seed))
-    n, chains, skip, batch = (
-        _whole(name, v, 1) for name, v in (("n", n), ("chains", chains), ("skip", skip), ("batch", batch))
-    )
-    start = _whole("start", start, 0)
+    at_least(n=(n, 1), chains=(chains, 1), skip=(skip, 1), batch=(batch, 1), start=(start, 0))
     early = [(burn_in, eta)] if isinstance(burn_in, int) else list(burn_in)
     for count, e in early:
-        _whole("burn_in", count, 0)
+        at_least(burn_in=(count, 0))
         if not 0 < e < math.inf:
             raise ArgumentError(f"burn_in is a number of moves or a list of (moves, eta > 0), got {burn_in!r}")
     if not 0 <= kick < math.inf:
@@ -419,9 +418,3 @@ def _last(p: Process, ratio: float) -> float:
     if not p.t_min * (1 - 1e-9) <= t <= p.t_max:
         raise ArgumentError(f"tweedie is a sigma / alpha of {p}, at most a little above its end, got {ratio!r}")
     return max(t, p.t_min)
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from reverie.base import DATA, ArgumentError, Noise, NonFiniteError, ShapeError, implements
+from reverie.base.checks import at_least
 from reverie.solve.plan import Plan
 from reverie.solve.starts import elementary
 
@@ -102,9 +103,7 @@ class SemiDiscrete:
         """
         rows, scale = _standard(targets)
         n, d = rows.shape
-        for name, value in (("draws", draws), ("patience", patience), ("iterations", iterations)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"{name} must be a whole number of at least 1, got {value!r}")
+        at_least(draws=(draws, 1), patience=(patience, 1), iterations=(iterations, 1))
         if not (tol >= 0 and rounds >= 0 and 0 < lr < math.inf and 0 < decay <= 1):
             raise ArgumentError(
                 f"tol >= 0, rounds >= 0, lr > 0 and 0 < decay <= 1 are needed, got {tol}, {rounds}, {lr} and {decay}"

@@ -26,7 +26,7 @@ from reverie.solve.origin import check_origin
 from reverie.solve.plan import RULES, Plan, Stage, check_stage, serving
 
 if TYPE_CHECKING:
-    from reverie.solve.gradients import Adjoint
+    from reverie.solve.adjoint import Adjoint
 
 __all__ = ["EVENTS", "handlers_of", "run", "stages", "static_jobs"]
 
@@ -303,7 +303,7 @@ def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str 
         raise ShapeError("the initial state is a tensor (B, *shape) with B >= 1")
     if isinstance(grad, str) and grad not in GRADS:
         raise unknown("grad", grad, GRADS)
-    if not (grad is None or isinstance(grad, str) or type(grad).__name__ == "Adjoint"):
+    if not (grad is None or isinstance(grad, str) or _is_adjoint(grad)):
         raise ArgumentError(f"grad is one of {', '.join(GRADS)}, an Adjoint or None, got {grad!r:.100}")
     for m in (model,) if isinstance(model, Model) or not isinstance(model, Mapping) else model.values():
         if not isinstance(m, Model):
@@ -315,6 +315,12 @@ def _check(plan: Plan, model: Model | Mapping[str, Model], x: Tensor, grad: str 
     if plan.provenance:
         check_origin(plan, model)
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _is_adjoint(grad: object) -> bool:
+    from reverie.solve.adjoint import Adjoint
+
+    return isinstance(grad, Adjoint)
 
 
 _SILENT: Handlers = {event: [] for event in EVENTS}

@@ -15,8 +15,7 @@ Weights are stated for the x0-error, with snr = (alpha / sigma)^2 = exp(2 lam):
 
 and since x0 = P x + R raw, a network of any type is trained with them by w_i = weight R^2: for eps min-snr is min(snr, gamma) / snr, for v (where
 alpha^2 + sigma^2 = 1) min(snr, gamma) / (snr + 1), and edm is 1 for the preconditioned type "edm" of the same sd. What a picture shows, and where, is
-settled at snr of 0.01 to 0.3. There min-snr hardly weighs v; truncated-snr weighs it by 1 / (snr + 1). (Of a first `shapes`, trained with min-snr:5,
-10 of 24 pictures of one thing were empty.)
+settled at snr of 0.01 to 0.3. There min-snr hardly weighs v; truncated-snr weighs it by 1 / (snr + 1).
 
 Times are quantiles of a law at u in (0, 1), so that stratified u, one in each of B equal slices, cover the law in every
 batch (Kingma et al. 2021, 2107.00630, appendix I.1): "uniform" in t; "normal-lam",  lam ~ N(mean, std^2) cut to the

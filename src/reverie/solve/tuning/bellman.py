@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, Noise, implements
+from reverie.base.checks import at_least
 from reverie.model import Model, conditions, in_turn, select
 from reverie.process import Process
 from reverie.solve.grids import Node
@@ -34,7 +35,7 @@ from reverie.solve.origin import origin
 from reverie.solve.plan import Plan
 from reverie.solve.run import run
 from reverie.solve.solver import plan as compile_plan
-from reverie.solve.tuning.common import at_least, state_shape
+from reverie.solve.tuning.common import state_shape
 
 __all__ = ["BellmanGrid", "bellman_grid", "jump_costs", "shortest_path"]
 

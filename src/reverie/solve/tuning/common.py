@@ -1,23 +1,13 @@
-"""What every fit to a model needs: whole numbers, and the shape of its states."""
+"""What every fit to a model needs: the shape of its states."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reverie.base import ArgumentError, ShapeError
+from reverie.base import ShapeError
 from reverie.model import Model
 
-__all__ = ["at_least", "state_shape"]
-
-
-def at_least(**numbers: tuple[object, int]) -> None:
-    """Raise `ArgumentError` unless each number, given as (value, least), is whole and not below its least.
-
-    >>> at_least(steps=(4, 1), noises=(16, 2))
-    """
-    for name, (value, least) in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ArgumentError(f"{name} must be a whole number of at least {least}, got {value!r}")
+__all__ = ["state_shape"]
 
 
 def state_shape(m: Model, shape: Sequence[int] | None) -> tuple[int, ...]:

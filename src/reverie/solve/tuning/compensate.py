@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from reverie.base import PRIOR, ArgumentError, Noise, NonFiniteError, implements
+from reverie.base.checks import at_least
 from reverie.model import Model, conditions, in_turn, select
 from reverie.oracle import solve_ode
 from reverie.process import Process
@@ -32,7 +33,7 @@ from reverie.solve.run import run
 from reverie.solve.sample import plan_for
 from reverie.solve.solver import plan as compile_plan
 from reverie.solve.tuning.cascade import BOUNDS, FIRST
-from reverie.solve.tuning.common import at_least, state_shape
+from reverie.solve.tuning.common import state_shape
 
 __all__ = ["compensate", "least"]
 

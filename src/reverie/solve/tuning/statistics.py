@@ -29,13 +29,14 @@ import torch
 from torch import Tensor
 
 from reverie.base import TRAIN, ArgumentError, FileError, Noise, ReverieError, ShapeError, implements, unknown
+from reverie.base.checks import at_least
 from reverie.base.files import atomic, read_bytes
 from reverie.model import Model, select
 from reverie.model.fingerprint import feed
 from reverie.process import Process, from_spec
 from reverie.solve.fine import Fine
 from reverie.solve.origin import origin
-from reverie.solve.tuning.common import at_least, state_shape
+from reverie.solve.tuning.common import state_shape
 
 __all__ = ["Statistics", "statistics"]
 

@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from reverie.base import ArgumentError, Noise, ReverieError, UnknownNameError
+from reverie.base.checks import at_least
 from reverie.model import Model, in_turn, select
 from reverie.solve.fine import Fine
 from reverie.solve.origin import origin
 from reverie.solve.plan import Plan
 from reverie.solve.solver import plan as compile_plan
-from reverie.solve.tuning.common import at_least, state_shape
+from reverie.solve.tuning.common import state_shape
 from reverie.solve.tuning.fitting import Bounds, Cases, Enough, Method, fit, middle_of
 from reverie.solve.unroll import reroll, unroll
 
